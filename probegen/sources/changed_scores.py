@@ -30,6 +30,8 @@ Shifts = Mapping[TensorRef, Array]
 _MOST_POINTS, _MOST_NUMBERS = 16, 2**22
 #: What a score may differ by in a batch of several points, relative to the largest: rounding.
 _ROUNDING = 1e-4
+#: What a tensor may differ by that no other moved one is read for, likewise.
+_SAME = 1e-5
 
 
 @dataclasses.dataclass
@@ -93,12 +95,52 @@ class ScoresAt:
         return np.split(self.run(fed, shifts), count)
 
 
-def _same(alone: Array, joined: Array) -> bool:
-    """Tells whether scores differ by rounding alone."""
+def scores_by_moving(
+    at: Callable[[Mapping[str, Array], Shifts], tuple[Sequence[Array], Mapping[TensorRef, Array]]],
+    place: int,
+    tensors: Mapping[TensorRef, Array],
+) -> Callable[[Mapping[str, Array], Shifts], Array]:
+    """Returns what gives the scores of a model with tensors where shifts bring them.
+
+    Shifts are those from the unchanged model. Where a moved tensor is computed from another one (an
+    embedding of the bins of numbers that the model also adds), it is another one when its own shift
+    is added, and the shift is corrected by that.
+
+    Args:
+        at: (inputs, shifts) -> the scores of each group, and tensors before they are moved, see
+            `sources.base.MovedScores`.
+        place: which of the scores.
+        tensors: as the unchanged model has them, for the samples once.
+    """
+
+    def run(feed: Mapping[str, Array], shifts: Shifts) -> Array:
+        scores, before = at(feed, shifts)
+        for _ in range(len(shifts) - 1):  # each run puts one more of a chain of them right
+            unmoved = {ref: _as_often(tensors[ref], before[ref]) for ref in shifts}
+            if all(_same(unmoved[ref], before[ref], _SAME) for ref in shifts):
+                break
+            wide = {ref: before[ref].astype(np.float64) for ref in shifts}
+            corrected = {ref: shifts[ref] + (unmoved[ref] - wide[ref]) for ref in shifts}
+            scores, before = at(feed, corrected)
+        return scores[place]
+
+    return run
+
+
+def _as_often(tensor: Array, like: Array) -> Array:
+    """Returns a tensor of some samples, repeated along their axis as often as another has them."""
+    times = [
+        have // size if size else 1 for have, size in zip(like.shape, tensor.shape, strict=True)
+    ]
+    return np.tile(tensor.astype(np.float64), times)
+
+
+def _same(alone: Array, joined: Array, rounding: float = _ROUNDING) -> bool:
+    """Tells whether numbers differ by rounding alone."""
     if alone.shape != joined.shape:
         return False
     size = np.abs(alone.astype(np.float64)).max(initial=0.0, where=np.isfinite(alone))
-    return bool(np.allclose(alone, joined, rtol=_ROUNDING, atol=_ROUNDING * size, equal_nan=True))
+    return bool(np.allclose(alone, joined, rtol=rounding, atol=rounding * size, equal_nan=True))
 
 
 def attribution_by_scores(

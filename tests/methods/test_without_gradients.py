@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import onnx.parser
 import pytest
-from keras import layers
+from keras import layers, ops
 from onnx import TensorProto, helper
 
 import probegen as pg
@@ -180,3 +180,19 @@ def test_what_an_input_is_looked_up_as_changes_with_it(tmp_path, path):
     expected = [score(x) - score(np.where(np.arange(4) == i, -1, x)) for i in range(4)]
     found = runtime.load(tmp_path / path).run(x)["feature_ablation/row"].array
     np.testing.assert_allclose(found, np.stack(expected, 1), atol=1e-5)
+
+
+def test_what_is_looked_up_by_a_moved_number_is_moved_as_well(tmp_path):
+    """The vector of the bin is hidden with the number, and not looked up anew by what hides it."""
+    x = keras.Input((3,), dtype="int32", name="x")
+    number = ops.cast(x, "float32")
+    rows = keras.layers.Embedding(5, 4, embeddings_initializer="normal", name="rows")
+    summed = rows(ops.cast(number / 64, "int32")) + ops.expand_dims(number / 50, -1)
+    score = keras.layers.Dense(2, name="score")
+    model = keras.Model(x, score(keras.layers.Flatten()(summed)))
+    pg.compile(model, [pg.FeatureAblation(target=1)], tmp_path / "m.onnx")
+    ids = np.array([[0, 90, 255], [130, 64, 7]], np.int32)
+    found = runtime.load(tmp_path / "m.onnx").run(ids)["feature_ablation/x"].array
+    kernel = np.asarray(score.kernel)[:, 1].reshape(3, 4)
+    lost = (np.asarray(rows(ids // 64)) + ids[..., None] / 50) * kernel
+    np.testing.assert_allclose(found, lost.sum(-1), rtol=1e-4, atol=1e-5)

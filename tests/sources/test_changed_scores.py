@@ -14,7 +14,7 @@ import probegen as pg
 from probegen.artefact.manifest import InputSpec
 from probegen.errors import VerificationError
 from probegen.plan.plan import TensorRef
-from probegen.sources.changed_scores import ScoresAt
+from probegen.sources.changed_scores import ScoresAt, scores_by_moving
 
 INPUT = TensorRef(None, position=0)
 AXES = {INPUT: ("time", "batch", "feature")}
@@ -89,3 +89,24 @@ def test_a_number_of_scores_that_depends_on_the_input_is_told(tmp_path: Path) ->
     with pytest.raises(VerificationError, match=told):
         pg.compile(model, [pg.FeatureAblation(target=(0,))], tmp_path / "m.onnx", **asked)
     assert not list(tmp_path.iterdir())
+
+
+def test_tensors_that_depend_on_other_moved_ones_come_to_their_points() -> None:
+    """A chain of three, each made of the one before it as it was moved; two points at once."""
+    refs = [TensorRef(None, position=i) for i in range(3)]
+
+    def at(feed: Mapping[str, Any], shifts: Mapping[TensorRef, Any]) -> Any:
+        before, value = {}, feed["x"]
+        for ref in refs:
+            before[ref] = value
+            value = np.floor((value + shifts.get(ref, 0.0)) / 2)
+        last = before[refs[2]] + shifts.get(refs[2], 0.0)
+        return [None, last * 10 + before[refs[1]] + shifts.get(refs[1], 0.0)], before
+
+    x = np.float32([[8, 20, 37]])
+    tensors = at({"x": x}, {})[1]
+    points = np.float64([[[9, 0, 1]], [[0, 5, 50]]])
+    wanted = {ref: np.concatenate(points) + i for i, ref in enumerate(refs)}
+    shifts = {ref: wanted[ref] - tensors[ref] for ref in refs}
+    found = scores_by_moving(at, 1, tensors)({"x": np.concatenate([x, x])}, shifts)
+    np.testing.assert_allclose(found, wanted[refs[2]] * 10 + wanted[refs[1]])

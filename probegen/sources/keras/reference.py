@@ -24,7 +24,11 @@ from probegen.methods.numpy_operations import NumpyOperations
 from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef
 from probegen.plan.raw_gradients import with_raw_gradients, without_scores
 from probegen.sources.base import Noise
-from probegen.sources.changed_scores import ScoresAt, attribution_by_scores
+from probegen.sources.changed_scores import (
+    ScoresAt,
+    attribution_by_scores,
+    scores_by_moving,
+)
 from probegen.sources.class_by_class import class_by_class
 from probegen.sources.keras.as_traced import run_as_traced
 from probegen.sources.keras.attention import in_one_order
@@ -271,7 +275,7 @@ class KerasReference:
         """Returns the attributions by scores of each class."""
         names = self._source.input_names
         inputs = [s for s in self.plan.manifest.inputs if s.name in names]
-        at = ScoresAt(lambda fed, shifts: run(fed, shifts)[0][place], feed, inputs)
+        at = ScoresAt(scores_by_moving(run, place, tensors), feed, inputs)
         each: list[dict[str, Array]] = [{} for _ in seeds]
         for output in (o for o in group.outputs if o.moves):
             made = attribution_by_scores(output, tensors, at, seeds, feed.get(GROUPS_INPUT))

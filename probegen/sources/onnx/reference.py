@@ -37,7 +37,11 @@ from probegen.plan.plan import (
 )
 from probegen.plan.raw_gradients import with_raw_gradients
 from probegen.sources.base import Noise
-from probegen.sources.changed_scores import ScoresAt, attribution_by_scores
+from probegen.sources.changed_scores import (
+    ScoresAt,
+    attribution_by_scores,
+    scores_by_moving,
+)
 from probegen.sources.class_by_class import class_by_class
 from probegen.sources.onnx.bodies_by_steps import BodiesBySteps
 from probegen.sources.onnx.known_words import known_words
@@ -257,7 +261,7 @@ class OnnxReference:
     ) -> list[dict[str, Array]]:
         """Returns the attributions of each class."""
         inputs = [s for s in self.plan.manifest.inputs if s.name in self._view.input_names]
-        at = ScoresAt(lambda fed, shifts: self._moved.at(fed, shifts)[0][place], feed, inputs)
+        at = ScoresAt(scores_by_moving(self._moved.at, place, tensors), feed, inputs)
         by_scores = {
             o.spec.name: attribution_by_scores(o, tensors, at, seeds, feed.get(GROUPS_INPUT))
             for o in group.outputs
