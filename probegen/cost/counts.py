@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 import onnx_ir as ir
 
 from probegen.graph.core.queries import inputs_of
-from probegen.graph.core.values import attribute, static_shape, subgraphs_of
+from probegen.graph.core.values import attribute, element_bytes, static_shape, subgraphs_of
 from probegen.graph.loops.iteration import iteration_of, trip_count
 
 #: Operators that hand on what they were given under another shape, or look at the shape alone.
@@ -115,8 +115,7 @@ def _work(node: ir.Node, times: int) -> Work:
 
 def size_in_bytes(value: ir.Value) -> int:
     """Returns the bytes of a value of static shape."""
-    width = 4 if value.dtype is None else value.dtype.bitwidth / 8
-    return math.ceil(_elements(value) * width)
+    return math.ceil(_elements(value) * element_bytes(value))
 
 
 def _is_shape(value: ir.Value) -> bool:

@@ -124,3 +124,10 @@ class ProbePoints(Sequence[ProbePoint]):
 
 
 COLUMNS = ("path", "class", "role", "shape", "call", "can be probed for")
+
+
+def not_itself(dtype: str) -> str:
+    """Returns why there is no gradient at an input that is not of floating numbers itself."""
+    if dtype in ("string", "object"):
+        return "text: differentiated at what it is encoded to"
+    return "integer: differentiated at its embedding"

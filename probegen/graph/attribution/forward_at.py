@@ -22,7 +22,7 @@ import onnx_ir as ir
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.copying import Rename, copy_node
 from probegen.graph.core.queries import depending_on, inputs_of, is_float, nodes_from
-from probegen.graph.core.values import Dim, dims_of, shape_of, static_shape
+from probegen.graph.core.values import Dim, dims_of, element_bytes, shape_of, static_shape
 from probegen.graph.loops.step_writer import StepWriter
 
 #: The largest activation of all points of a run together takes no more bytes than this, a sample
@@ -107,8 +107,7 @@ def bytes_of(value: ir.Value, batch: Collection[Dim]) -> int:
     if sizes is None:
         return 0
     known = (d if isinstance(d, int) else 1 if d in batch else _USUAL_SIZE for d in sizes)
-    width = 4 if value.dtype is None else max(1, value.dtype.bitwidth // 8)
-    return math.prod(known) * width
+    return math.prod(known) * max(1, int(element_bytes(value)))
 
 
 def forward_at(

@@ -68,6 +68,16 @@ def dtype_of(value: ir.Value) -> ir.DataType:
     return value.dtype
 
 
+def element_bytes(value: ir.Value) -> float:
+    """Returns the bytes of an element: half a byte of 4 bits; of text those of a pointer to it.
+
+    Four where the type is not known.
+    """
+    if value.dtype is None or value.dtype == ir.DataType.UNDEFINED:
+        return 4
+    return 8 if value.dtype == ir.DataType.STRING else value.dtype.bitwidth / 8
+
+
 def static_shape(value: ir.Value) -> tuple[int, ...] | None:
     """Returns the sizes of `value` where all are numbers, else None."""
     shape = shape_of(value)

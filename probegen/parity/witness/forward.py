@@ -27,10 +27,11 @@ Array = npt.NDArray[Any]
 
 #: What tells of a tensor how large it is, and not what is in it.
 _SIZES = ("Shape", "Size")
-#: Operators that make floating tensors of whole numbers, and the types of these. Truth values
-#: say where something is.
-_MAKES_FLOATS = ("Cast", "Gather", "GatherND", "OneHot")
+#: Operators that make floating tensors of whole numbers or text, and the types of these. Truth
+#: values say where something is.
+_MAKES_FLOATS = ("Cast", "Gather", "GatherND", "OneHot", "OneHotEncoder")
 _WHOLE = (ir.DataType.INT32, ir.DataType.INT64, ir.DataType.UINT8, ir.DataType.INT8)
+_CODES = (*_WHOLE, ir.DataType.STRING)
 
 
 class ForwardValues:
@@ -85,7 +86,7 @@ class ForwardValues:
         return values
 
     def near(self, feed: Mapping[str, Array], noise: Noise | None) -> dict[ir.Value, Array]:
-        """Returns every tensor, where the first floating ones made of whole numbers are moved."""
+        """Returns every tensor, where those of `_first_floats` are moved."""
         values = self.at(feed)
         if noise is None:
             return values
@@ -104,7 +105,7 @@ class ForwardValues:
 
     @functools.cached_property
     def _first_floats(self) -> list[ir.Value]:
-        """The floating tensors that are looked up by, or cast from, whole numbers of inputs.
+        """The floating tensors that are made of whole numbers or text of inputs.
 
         Without those that whole numbers are made of again, which would be others.
         """
@@ -114,8 +115,8 @@ class ForwardValues:
             if not read or node.op_type in _SIZES:
                 continue
             fed.update(node.outputs)
-            whole = all(v.dtype in _WHOLE for v in read)
-            if whole and node.op_type in _MAKES_FLOATS and floating(node.outputs[0]):
+            coded = all(v.dtype in _CODES for v in read)
+            if coded and node.op_type in _MAKES_FLOATS and floating(node.outputs[0]):
                 found.append(node.outputs[0])
         return [v for v in found if not self._becomes_whole(v)]
 
@@ -161,7 +162,7 @@ class ForwardValues:
         return open_graph(model)
 
 
-_ELEMENTS = {"float": "float32", "double": "float64", "bfloat16": "uint16"}
+_ELEMENTS = {"float": "float32", "double": "float64", "bfloat16": "uint16", "string": "object"}
 
 
 def _element(kind: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from probegen.plan import axes
-from probegen.plan.points import ProbePoint, ProbePoints
+from probegen.plan.points import ProbePoint, ProbePoints, not_itself
 from probegen.sources.keras.capture import LayerCall
 from probegen.sources.keras.logits import pre_activation
 from probegen.sources.keras.recurrence import Recurrence
@@ -80,7 +80,7 @@ def _input_points(trace: Trace, reached: set[int]) -> list[ProbePoint]:
             shapes=(tuple(tensor.shape),),
             dtypes=(tensor.dtype.name,),
             probes=("gradient",) if id(tensor) in reached and _is_float(tensor) else (),
-            reason="" if _is_float(tensor) else "integer: differentiated at its embedding",
+            reason="" if _is_float(tensor) else not_itself(tensor.dtype.name),
             layer=named.get(name),
         )
         for name, tensor in zip(source.input_names, trace.inputs, strict=True)

@@ -38,7 +38,7 @@ from probegen.plan.axes import (
 )
 from probegen.plan.model_view import AttentionWeights, ModelView, Start, StateFacts, TensorFacts
 from probegen.plan.plan import ATTENTION, STATE, WEIGHT, PlainOutput, TargetPlan, TensorRef
-from probegen.plan.points import ProbePoint, ProbePoints, Shape
+from probegen.plan.points import ProbePoint, ProbePoints, Shape, not_itself
 from probegen.plan.positions import Positions, Reading, batch_and_channel, weight_axes
 from probegen.plan.positions import Weights as WeightAxes
 from probegen.plan.single_positions import axes_seen_at_one_entry
@@ -196,7 +196,7 @@ class OnnxView(ModelView):
                 shapes=(_sizes(value),),
                 dtypes=(_dtype(value),),
                 probes=("gradient",) if value in self._reached and is_float(value) else (),
-                reason="" if is_float(value) else "integer: differentiated at its embedding",
+                reason="" if is_float(value) else not_itself(_dtype(value)),
                 layer=value,
             )
 

@@ -38,7 +38,7 @@ def pipeline(tmp_path_factory):
     names = onnx.helper.make_tensor("names", onnx.TensorProto.STRING, [3], [b"ant", b"bee", b"cow"])
     model.graph.initializer.append(names)
     path = tmp_path_factory.mktemp("text") / "explained.onnx"
-    probes = [pg.InputGradient(target=1), pg.FeatureAblation(target=1)]
+    probes = [pg.InputGradient(target=1), pg.FeatureAblation(target=1), pg.DeepLIFT(target=1)]
     pg.compile(model, probes, path)
     return model, runtime.load(path)
 
@@ -72,6 +72,19 @@ def test_categories_are_explained_by_their_rows(pipeline, rows):
     taken = score(one_hot, size) - score(0 * one_hot, size)
     ablated = found["feature_ablation/colour"].array.reshape(rows)
     np.testing.assert_allclose(ablated, taken, rtol=1e-5, atol=1e-6)
+    hidden = np.concatenate([one_hot, size], 1) @ w
+    shares = np.concatenate([one_hot, size], 1) * (np.tanh(hidden) / hidden * v[:, 1] @ w.T)
+    lifted = found["deep_lift/colour"].array.reshape(rows, 3)
+    np.testing.assert_allclose(lifted, shares[:, :3], rtol=1e-5, atol=1e-6)
+
+
+def test_text_is_inspected(pipeline):
+    points = pg.inspect(pipeline[0], [pg.FeatureAblation(target=1)])
+    assert (
+        next(p for p in points if p.path == "colour").reason
+        == "text: differentiated at what it is encoded to"
+    )
+    assert points.cost[0].refused == ()
 
 
 def test_words_of_encoders_labels_and_comparisons():

@@ -102,22 +102,22 @@ def test_a_dictionary_of_probabilities_is_cut_off() -> None:
 
 
 FOREST = """
-g (float[N,2] x) => (int64[N] label, float[N,3] output_probability) {
+g (float[N,2] x) => (string[N] label, float[N,3] output_probability) {
   label, probabilities = ai.onnx.ml.TreeEnsembleClassifier<
     nodes_treeids = [0, 0, 0, 1, 1, 1], nodes_nodeids = [0, 1, 2, 0, 1, 2],
     nodes_featureids = [0, 0, 0, 1, 0, 0], nodes_values = [0.5, 0.0, 0.0, -1.0, 0.0, 0.0],
     nodes_modes = ["BRANCH_LEQ", "LEAF", "LEAF", "BRANCH_LEQ", "LEAF", "LEAF"],
     nodes_truenodeids = [1, 0, 0, 1, 0, 0], nodes_falsenodeids = [2, 0, 0, 2, 0, 0],
     class_treeids = [0, 0, 1, 1, 1], class_nodeids = [1, 2, 1, 2, 2], class_ids = [0, 1, 2, 0, 1],
-    class_weights = [1.0, 0.5, 0.25, 0.75, 0.125], classlabels_int64s = [4, 2, 7]>(x)
-  output_probability = ai.onnx.ml.ZipMap<classlabels_int64s = [4, 2, 7]>(probabilities)
+    class_weights = [1.0, 0.5, 0.25, 0.75, 0.125], classlabels_strings = ["ant", "bee", "cow"]>(x)
+  output_probability = ai.onnx.ml.ZipMap<classlabels_strings = ["ant", "bee", "cow"]>(probabilities)
 }"""
 
 
 def test_trees_at_the_end_of_a_file_are_explained_by_scores(tmp_path) -> None:
-    """As skl2onnx writes a forest; onnx does not say how many axes its result has."""
+    """As skl2onnx writes a forest with labels of text; onnx tells no axes of its result."""
     model = parse(FOREST, more=ML)
-    kind = onnx.helper.make_map_type_proto(7, onnx.helper.make_tensor_type_proto(1, []))
+    kind = onnx.helper.make_map_type_proto(8, onnx.helper.make_tensor_type_proto(1, []))
     model.graph.output[1].type.CopyFrom(onnx.helper.make_sequence_type_proto(kind))
     probe = pg.KernelSHAP(output="output_probability", target=1)
     pg.compile(model, probe, tmp_path / "m.onnx")
@@ -129,6 +129,7 @@ def test_trees_at_the_end_of_a_file_are_explained_by_scores(tmp_path) -> None:
     found = result["kernel_shap/x"].array
     np.testing.assert_allclose(found, np.stack([first, second], 1), atol=1e-6)
     assert result["output_probability"].array.shape == (3, 3)
+    assert result["label"].array.tolist() == run(model, {"x": x})["label"].tolist()
     gradient = pg.Saliency(output="output_probability", target=1)
     with pytest.raises(ProbegenError, match=r"no slope.*KernelSHAP"):
         pg.compile(model, gradient, tmp_path / "g.onnx")
