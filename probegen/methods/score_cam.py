@@ -18,6 +18,9 @@ from probegen.methods.by_scores import (
 from probegen.methods.operations import Operations, T
 from probegen.methods.targets import Target
 
+#: What larger scores count as, infinite ones too; scores have 32 bits or more.
+_MOST = 3e38
+
 
 @dataclasses.dataclass(frozen=True)
 class ScoreCAM(OfLayerByScores):
@@ -102,7 +105,9 @@ class ScoreCAM(OfLayerByScores):
     ) -> T:
         """Returns the sum of the maps, each weighted by the softmax of the scores."""
         del subject
-        scores = sums[0]
+        # Infinite scores count as equal: infinity less infinity is no number.
+        scores = ops.where(ops.greater(sums[0], _MOST), _MOST, sums[0])
+        scores = ops.where(ops.greater(-_MOST, scores), -_MOST, scores)
         grown = ops.exp(ops.sub(scores, ops.max(scores, (1,), keepdims=True)))
         weights = ops.transpose(ops.div(grown, ops.sum(grown, (1,), keepdims=True)), (1, 0))
         maps = ops.cast(prepared[0], score)

@@ -207,6 +207,18 @@ def test_ranges_of_numbers():
     assert not found[:, 0].any()
 
 
+def test_infinite_scores_count_as_equal():
+    """Logits of 1e38 that are summed up are infinite, and their softmax was no number."""
+    maps = np.random.default_rng(0).random((3, 4, 5)).astype(np.float32)
+    inf, nan = np.inf, np.nan
+    scores = np.array([[inf, inf, 1], [-inf, -inf, -inf], [2, inf, -inf], [0, nan, 1]], np.float32)
+    weights = np.array([[0.5, 0.5, 0], [1 / 3, 1 / 3, 1 / 3], [0, 1, 0], [nan, nan, nan]])
+    for ops, of in ((NumpyOperations(), np.asarray), (TensorFlowOperations(), tf.constant)):
+        found = pg.ScoreCAM().explained(ops, None, [of(maps)], [of(scores)], of(scores[:, 0]))
+        expected = np.einsum("nc,cnp->np", weights, maps)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_a_saturated_channel_is_no_mask(tmp_path):
     """ReLU6 gives 6 at every position; resized that is 6 and 5.9999995, no map from 0 to 1."""
     image = keras.Input((11, 8, 2))
