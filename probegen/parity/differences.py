@@ -23,6 +23,7 @@ mask value), the score jumps; directions along a gradient do not move what the m
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ from probegen.artefact.rows import as_described, rows_first
 from probegen.artefact.seeds import seeds
 from probegen.methods.samples import NumpyWalk
 from probegen.parity.comparison import GRADIENT_FACTOR, ROUNDING, TOLERANCES
+from probegen.parity.slopes import Points, Slopes
 from probegen.plan.axes import channel_axis
 from probegen.plan.plan import (
     GradientGroup,
@@ -82,18 +84,25 @@ CONFIRMED, REFUTED, OPEN = "confirmed", "refuted", "open"
 
 
 @dataclasses.dataclass(frozen=True)
-class Slopes:
-    """One-sided slopes of the scores of a batch along a direction, at one step.
+class _Tried:
+    """What was seen along a direction.
 
     Attributes:
-        ahead: from the sample on.
-        behind: up to the sample.
-        rounding: what the slopes are uncertain by.
+        direction: of unit length in each sample, or 0.
+        claims: name -> the slope that a gradient says, `[batch]`.
+        slopes: step -> the slopes at it.
+        points: where they were taken.
     """
 
-    ahead: Array
-    behind: Array
-    rounding: Array
+    direction: Array
+    claims: Mapping[str, Array]
+    slopes: Mapping[float, Slopes]
+    points: Points
+
+    @functools.cached_property
+    def with_kinks(self) -> dict[float, Slopes]:
+        """The slopes, as far apart as the gradients that points on kinks may have."""
+        return self.points.with_kinks(self.direction, self.slopes)
 
 
 class Differences:
@@ -190,13 +199,15 @@ class Differences:
         rows = len(next(iter(gradients.values())))
         said = {name: [OPEN] * rows for name in gradients}
         asked = (feed, request, group, output, gradients, ordinary, entry)
-        for direction, claims, slopes in self._along(_directions, *asked):
-            ordered, near = _from_large_to_small(slopes), _near(slopes)
-            for name, claim in claims.items():
-                for row in np.flatnonzero(_lengths(direction)).tolist():
+        for tried in self._along(_directions, *asked):
+            ordered, near = _from_large_to_small(tried.slopes), _near(tried.slopes)
+            for name, claim in tried.claims.items():
+                for row in np.flatnonzero(_lengths(tried.direction)).tolist():
                     found = verdict(claim[row], ordered, row)
                     if found == REFUTED:  # a large step confirms, but does not refute: scores bend
                         found = verdict(claim[row], near, row)
+                    if found == REFUTED and tried.points.on_kinks[row]:
+                        found = _by_a_kink(claim[row], _near(tried.with_kinks), row)
                     said[name][row] = worse(said[name][row], found)
         return said
 
@@ -228,12 +239,13 @@ class Differences:
         channels = 1 if channel is None else ours.shape[channel]
         rounded = self._alike * _lengths(theirs) / np.sqrt(channels)
         asked = (feed, request, group, output, gradients, None, entry)
-        for direction, claims, slopes in self._along(_apart_by_channel, *asked):
-            unseen = unseen & (direction == 0)
-            apart = _lengths(np.where(direction == 0, 0.0, ours.astype(np.float64) - theirs))
+        for tried in self._along(_apart_by_channel, *asked):
+            still = tried.direction == 0
+            unseen = unseen & still
+            apart = _lengths(np.where(still, 0.0, ours.astype(np.float64) - theirs))
             for row in np.flatnonzero(apart > rounded).tolist():
-                each = [claim[row] for claim in claims.values()]
-                found[row] = found[row] and _between(each, _near(slopes), row)
+                each = [claim[row] for claim in tried.claims.values()]
+                found[row] = found[row] and _between(each, _near(tried.slopes), row)
         return [a and not b for a, b in zip(found, _any_in_row(unseen), strict=True)]
 
     def _along(
@@ -246,34 +258,34 @@ class Differences:
         gradients: Mapping[str, Array],
         ordinary: Sequence[bool] | None,
         entry: int,
-    ) -> Iterator[tuple[Array, dict[str, Array], dict[float, Slopes]]]:
+    ) -> Iterator[_Tried]:
         """Yields directions, what gradients claim of each, and the slopes at some steps."""
         scores, tensors = self._moved.at(feed, {})
         position, ref = self._groups.index(group), output.ref
         weights = group.target.weights(feed)
         chosen = seeds(scores[position], group.target.spec, request, weights)[entry]
         base = tensors[ref].astype(np.float64)
-        points, sizes = _points(group, output, tensors)
+        where, sizes = _points(group, output, tensors)
 
-        def score(shift: Array) -> Array:
-            total = np.zeros(len(base))
-            for weight, there, factor in points:
+        def each(shift: Array) -> Array:
+            found = []
+            for weight, there, factor in where:
                 moves = {**there, ref: shift * factor + there.get(ref, 0.0)}
                 moved = self._moved.at(feed, moves)[0][position].astype(np.float64)
-                total += weight * (moved * chosen).reshape(len(moved), -1).sum(axis=1)
-            return total
+                found.append(weight * (moved * chosen).reshape(len(moved), -1).sum(axis=1))
+            return np.stack(found)
 
-        start = score(np.zeros(()))
+        points = Points(each, base)
         largest = np.abs(scores[position].astype(np.float64) * chosen)
         unit = max(_unit(scores[position].dtype), self._unit)
-        steps = (*STEPS, *_MORE_STEPS) if len(points) == 1 else _STEPS_OF_POINTS
-        scales = _ROUNDINGS if len(points) == 1 else _ROUNDINGS[1::2]
+        steps = (*STEPS, *_MORE_STEPS) if len(where) == 1 else _STEPS_OF_POINTS
+        scales = _ROUNDINGS if len(where) == 1 else _ROUNDINGS[1::2]
         noise = 8 * unit * largest.reshape(len(largest), -1).sum(axis=1)
         if tensors[ref].dtype.kind in "fV":  # in which moves are rounded
             unit = max(unit, _unit(tensors[ref].dtype))
-        noise = np.maximum(noise, _jitter(score, start, base, unit, scales))
+        points.noise = np.maximum(noise, _jitter(points, base, unit, scales))
         directions = directions_of(gradients, base, channel_axis(output.axes))
-        for direction in directions if len(points) == 1 else directions[:_FEW]:
+        for direction in directions if len(where) == 1 else directions[:_FEW]:
             claims = {
                 name: (gradient.astype(np.float64) * direction).reshape(len(base), -1).sum(axis=1)
                 / sizes
@@ -281,13 +293,13 @@ class Differences:
             }
             slopes: dict[float, Slopes] = {}
             for step in steps:
-                if _enough(slopes, len(points)) and _settled(claims, slopes, ordinary):
+                if _enough(slopes, len(where)) and _settled(claims, slopes, ordinary):
                     break
-                slopes[step] = _slopes(score, start, base, direction, step, noise)
+                slopes[step] = points.slopes(direction, step)
             for step in _SMALLEST_STEPS:
                 if step not in slopes and _is_any_refuted(claims, slopes, ordinary):
-                    slopes[step] = _slopes(score, start, base, direction, step, noise)
-            yield direction, claims, slopes
+                    slopes[step] = points.slopes(direction, step)
+            yield _Tried(direction, claims, slopes, points)
 
     def tensor(self, feed: Mapping[str, Array], ref: TensorRef) -> Array:
         """Returns the tensor that is moved, as it is."""
@@ -462,7 +474,7 @@ def _averaged(values: Array, groups: Array) -> Array:
     return np.stack(found)
 
 
-def _jitter(score: Any, start: Array, base: Array, unit: float, scales: Sequence[float]) -> Array:
+def _jitter(points: Points, base: Array, unit: float, scales: Sequence[float]) -> Array:
     """Returns what scores are uncertain by: what they move by where a tensor is rounded.
 
     An exponential makes more of it than the rounding of a score says: a probability of 1e-9 is
@@ -473,25 +485,13 @@ def _jitter(score: Any, start: Array, base: Array, unit: float, scales: Sequence
     rounded, least = np.zeros(len(base)), np.full(len(base), np.inf)
     for scale in scales:
         size = max(scale, 2 * unit)
-        moved = np.abs(score(size * base * rng.choice((-1.0, 1.0), base.shape)) - start)
+        shift = size * base * rng.choice((-1.0, 1.0), base.shape)
+        moved = np.abs(points.score(shift) - points.start)
         if scale == 0:
             rounded = np.maximum(rounded, moved)
         least = np.where(moved > 0, np.minimum(least, moved), least)
     found: Array = np.maximum(2 * rounded, np.where(np.isfinite(least), least, 0.0))
     return found
-
-
-def _slopes(
-    score: Any, start: Array, base: Array, direction: Array, step: float, noise: Array
-) -> Slopes:
-    sizes = np.linalg.norm(base.reshape(len(base), -1), axis=1)
-    step_of = step * np.where(sizes > 0, sizes, np.sqrt(base[0].size))
-    shift = direction * step_of.reshape(-1, *[1] * (base.ndim - 1))
-    return Slopes(
-        ahead=(score(shift) - start) / step_of,
-        behind=(start - score(-shift)) / step_of,
-        rounding=noise / step_of,
-    )
 
 
 def verdict(claim: float, slopes: Sequence[Slopes], row: int) -> str:
@@ -587,6 +587,25 @@ def _between(claims: Sequence[float], slopes: Sequence[Slopes], row: int) -> boo
         within = low - allowed <= min(claims) and max(claims) <= high + allowed
         return bool(within and high - low >= EXPLAINED * apart - 2 * rounding)
     return False
+
+
+def _by_a_kink(claim: float, slopes: Sequence[Slopes], row: int) -> str:
+    """Says whether a claim that is refuted is so by more than what points on kinks may add.
+
+    The smallest step decides that stands above rounding.
+
+    Args:
+        claim: the claim.
+        slopes: as far apart as the gradients that these points may have.
+        row: the sample.
+    """
+    for at in reversed(slopes):
+        low, high = sorted((at.ahead[row], at.behind[row]))
+        size = max(abs(claim), abs(low), abs(high))
+        if size >= ABOVE_ROUNDING * at.rounding[row]:
+            off = max(low - claim, claim - high)
+            return REFUTED if off > FIRMLY * size + at.rounding[row] else OPEN
+    return REFUTED
 
 
 def worse(a: str, b: str) -> str:
