@@ -322,6 +322,7 @@ _LONG: Mapping[str, tuple[str, ...]] = {
         "test_pairs_as_samples_and_at_the_command_line",
         "test_pairs_that_the_runtime_takes_apart_otherwise_are_found",
     ),
+    "sources/keras/texts/test_fewest_words.py": ("test_texts_that_are_too_short",),
     "sources/keras/texts/test_token_model.py": ("test_several_texts_and_layers",),
     "sources/keras/to_onnx/test_canonical.py": ("test_two_processes_write_the_same_bytes",),
     "sources/keras/to_onnx/test_handlers.py": (

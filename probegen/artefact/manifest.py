@@ -146,6 +146,8 @@ class InputSpec:
             positions for more; None where there may be any number, or that is not known.
         shortest: the fewest entries of each axis, where windows that are not padded need some; None
             for an axis that may have any number, and in all where each may.
+        fewest_words: of an input of strings, how many words the longest text of a batch needs,
+            where such windows are behind the layer that takes it apart; None where any will do.
         preprocessing: of a picture that the graph itself brings into the model's form, how; what
             stands above is of the picture as it arrives. None for all others.
         features: names and units of the features of a row or a series, where somebody named them.
@@ -161,6 +163,7 @@ class InputSpec:
     next_state: str | None = None
     longest: int | None = None
     shortest: tuple[int | None, ...] | None = None
+    fewest_words: int | None = None
     preprocessing: Preprocessing | None = None
     features: tuple[Feature, ...] | None = None
 

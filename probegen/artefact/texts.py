@@ -16,6 +16,8 @@ from typing import Any
 
 #: What a tokenizer makes: ids, which of them are no padding, and which text each belongs to.
 IDS, MASK, SEGMENTS = "ids", "mask", "segments"
+#: Beginning of what a graph of TensorFlow says where texts are too short for the model's windows.
+TOO_FEW_WORDS = "the longest text has fewer words than the windows of the model need:"
 #: Bytes that packed data may have when they are unpacked: none that is damaged fills the memory.
 _MOST_BYTES = 2**29
 

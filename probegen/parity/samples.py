@@ -9,6 +9,7 @@ edges (zeros, padding, ties, huge values, integers next to a boundary).
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -310,6 +311,10 @@ def _row(
     """Returns one sample of an input."""
     values: Array
     if wanted.dtype == "string":
+        if wanted.fewest_words is not None:  # each text has enough of them by itself
+            known = [*words, *_WORDS[1:]]
+            rows = rng.choice(np.array(known, dtype=object), (wanted.fewest_words, *shape))
+            return np.asarray(functools.reduce(lambda text, word: text + " " + word, rows))
         if words and (tame or row != ZEROS):
             known = [*words, *([] if tame else _WORDS)]
         else:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probegen.artefact.manifest import Manifest
-from probegen.artefact.rows import BATCH, count_rows, fixed_batch
+from probegen.artefact.rows import BATCH, count_rows, fixed_batch, some_rows
 from probegen.errors import InputError, VerificationError
 from probegen.parity import samples as drawing
 from probegen.parity.comparison import TOLERANCES
@@ -91,7 +91,7 @@ def _drawn(
             for kinds, tame in ((rows, False), (rows, True), ([drawing.ORDINARY] * len(rows), True))
         )
         steady = place == len(planned) - 1
-        tried = _first_that_runs(attempts, reference, name, steady=steady)
+        tried = _first_that_runs(attempts, described, reference, name, steady=steady)
         if not isinstance(tried, str):
             found.append(tried)
         elif not found:
@@ -113,12 +113,12 @@ def given(
     tried = drawing.variants(feed, described, reference.sizes)
     able = (b for b in tried if _able(b, described, reference))
     variants = list(itertools.islice(able, 1))
-    first = _first_that_runs([own], reference, name, steady=not variants)
+    first = _first_that_runs([own], described, reference, name, steady=not variants)
     if isinstance(first, str):
         raise InputError(
             f"the model {name!r} cannot run on the samples: {first} Pass samples that it takes."
         )
-    other = _first_that_runs(variants, reference, name, steady=True)
+    other = _first_that_runs(variants, described, reference, name, steady=True)
     return [first] if isinstance(other, str) else [first, other]
 
 
@@ -194,7 +194,7 @@ def _one_row(
 
 
 def _first_that_runs(
-    batches: Iterable[Batch], reference: Reference, name: str, steady: bool
+    batches: Iterable[Batch], described: Manifest, reference: Reference, name: str, steady: bool
 ) -> Tried | str:
     """Returns the first batch that the source model runs on, or why it runs on none.
 
@@ -204,6 +204,10 @@ def _first_that_runs(
     why = ""
     found: Tried | None = None
     for batch in batches:
+        short = _why_words_are_too_few(batch.feed, described, reference)
+        if short is not None:
+            why = why or short
+            continue
         try:
             answers = reference.predictions(batch.feed, times=2 if steady else 1)
         except Exception as error:
@@ -215,6 +219,31 @@ def _first_that_runs(
         if not any(batch.hard) or finite(found[1], batch.hard):
             break
     return found or why
+
+
+def _why_words_are_too_few(
+    feed: Mapping[str, Array], described: Manifest, reference: Reference
+) -> str | None:
+    """Says why texts are too short for the model's windows, alone or together; None if none are.
+
+    What it answers to these may be whatever lies in memory.
+    """
+    needed = [s for s in described.inputs if s.fewest_words is not None]
+    if not needed:
+        return None
+    alone = range(0 if fixed_batch(described.inputs) else count_rows(feed, described.inputs))
+    rows = (
+        {s.name: some_rows(feed[s.name], s.axes, slice(i, i + 1)) for s in described.inputs}
+        for i in alone
+    )
+    for each in itertools.chain([feed], rows):
+        if reference.cause_of_failure(each) is not None:
+            spec = needed[0]
+            return (
+                f"it needs {spec.fewest_words} words of {spec.name!r} at least, and has fewer of "
+                f"{each[spec.name].ravel().tolist()}."
+            )
+    return None
 
 
 def check_same(

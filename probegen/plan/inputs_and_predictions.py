@@ -18,12 +18,14 @@ _COLUMN_RANK = 2
 def inputs(view: ModelView) -> tuple[InputSpec, ...]:
     """Returns the artefact's inputs that come from the model."""
     paddings, longest, shortest = view.paddings(), view.longest(), view.shortest()
+    fewest_words = view.fewest_words()
     return tuple(
         dataclasses.replace(
             _input(view, i),
             padding=paddings.get(i),
             longest=longest.get(i),
             shortest=shortest.get(i),
+            fewest_words=fewest_words.get(i),
         )
         for i in range(len(view.input_names))
     )

@@ -250,6 +250,13 @@ class ModelView(abc.ABC):
     def shortest(self) -> Mapping[int, tuple[int | None, ...]]:
         """Returns the positions of inputs -> the fewest entries of each axis, where known."""
 
+    def fewest_words(self) -> Mapping[int, int]:
+        """Returns the positions of inputs of strings -> how many words a text needs, where known.
+
+        That is of the longest text of a batch, which the others are filled up to.
+        """
+        return {}
+
     def only_masks(self, position: int) -> bool:
         """Tells whether an input only says which positions count."""
         facts, name = self.input(position), self.input_names[position].lower()

@@ -22,6 +22,7 @@ from probegen.artefact.manifest import (
     OutputSpec,
 )
 from probegen.artefact.rows import BATCH, batch_axis, count_rows, some_rows
+from probegen.artefact.texts import TOO_FEW_WORDS
 from probegen.errors import ArtefactError, InputError, ProbegenError
 from probegen.runtime.engines.base import Engine
 from probegen.runtime.engines.split import SplitEngine
@@ -180,7 +181,7 @@ class Artefact:
             Arrays by output name.
 
         Raises:
-            InputError: the engine failed at texts that are all empty.
+            InputError: the engine failed at texts that are all empty, or too short.
             ArtefactError: the engine failed.
         """
         if outputs is None:
@@ -195,6 +196,8 @@ class Artefact:
             raise
         except Exception as error:  # engines raise whatever they like
             product = self.engine.product
+            if TOO_FEW_WORDS in str(error):
+                raise InputError(self._too_few_words()) from error
             blank = next((name for name, array in fed.items() if _has_no_words(array)), None)
             if blank is not None:
                 raise InputError(
@@ -204,6 +207,15 @@ class Artefact:
             raise ArtefactError(
                 f"{product} could not run {self.path!r}. {product} says: {cause(error)}"
             ) from error
+
+    def _too_few_words(self) -> str:
+        needed = {s.name: s.fewest_words for s in self.inputs if s.fewest_words is not None}
+        shown = " or ".join(f"{name!r} has fewer than {n} words" for name, n in needed.items())
+        return (
+            f"the longest text of input {shown}, and with fewer nothing is left of them behind the "
+            "model's convolutions, poolings or cuts. Give a longer text in the same batch, which "
+            "the others are filled up to, or leave short ones out."
+        )
 
     def run_batched(
         self,

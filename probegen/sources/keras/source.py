@@ -21,6 +21,7 @@ from probegen.sources.keras.moved_scores import KerasMovedScores
 from probegen.sources.keras.reference import KerasReference
 from probegen.sources.keras.savedmodel import write_savedmodel
 from probegen.sources.keras.texts.attached import Attached, attached
+from probegen.sources.keras.texts.fewest_words import checked_in_graph
 from probegen.sources.keras.texts.leftovers import refuse_strings
 from probegen.sources.keras.texts.token_model import TokenModel, behind_texts, takes_text
 from probegen.sources.keras.view import KerasView
@@ -144,7 +145,8 @@ class KerasSource:
             )
         probed = ProbedModel(self.keras_model, plan)
         if kind == "savedmodel":
-            return write_savedmodel(probed, place, batch, arriving)
+            with checked_in_graph(self.view.needed_words):
+                return write_savedmodel(probed, place, batch, arriving)
         probed.save(place)
         return plan.manifest
 

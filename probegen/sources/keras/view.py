@@ -36,6 +36,7 @@ from probegen.sources.keras.recurrence import forms
 from probegen.sources.keras.roles import role_of
 from probegen.sources.keras.shortest import shortest
 from probegen.sources.keras.targets import callable_value, score
+from probegen.sources.keras.texts.fewest_words import FewestWords, by_input, fewest_words
 from probegen.sources.keras.trace import (
     Trace,
     blocking_operations,
@@ -382,12 +383,32 @@ class KerasView(ModelView):
 
     def shortest(self) -> Mapping[int, tuple[int | None, ...]]:
         """Returns the positions of inputs -> the fewest entries of each axis, where known."""
-        recurrent = [
+        operations = self.trace.graph.get_operations()
+        return shortest(operations, self.trace.inputs, self._recurrent)
+
+    def fewest_words(self) -> Mapping[int, int]:
+        """Returns the positions of inputs of strings -> how many words a text needs, where known.
+
+        That is of the longest text of a batch, which the others are filled up to.
+        """
+        return by_input(self.needed_words)
+
+    @functools.cached_property
+    def needed_words(self) -> Sequence[FewestWords]:
+        """What calls of text layers have to give."""
+        trace = self.trace
+        influences = functools.partial(influenced_by, graph=trace.graph)
+        return fewest_words(
+            trace.graph.get_operations(), trace.inputs, trace.calls, self._recurrent, influences
+        )
+
+    @property
+    def _recurrent(self) -> list[tuple[Sequence[Any], Sequence[Any]]]:
+        return [
             (call.inputs, call.outputs)
             for call in self.trace.calls
             if isinstance(call.layer, keras.layers.RNN | keras.layers.Bidirectional)
         ]
-        return shortest(self.trace.graph.get_operations(), self.trace.inputs, recurrent)
 
     @functools.cached_property
     def _paddings(self) -> Mapping[int, Padding]:
