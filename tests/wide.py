@@ -271,7 +271,10 @@ _LONG: Mapping[str, tuple[str, ...]] = {
         "test_look_ups_in_onnx[columns",
         "test_names_hold_when_a_model_is_instrumented_again",
     ),
-    "sources/keras/test_in_double.py": ("test_loops_variables_and_scores_of_hidden",),
+    "sources/keras/test_in_double.py": (
+        "test_hard_samples_that_hang_on_digits_of_a_sigmoid",
+        "test_loops_variables_and_scores_of_hidden",
+    ),
     "sources/keras/test_instrumented.py": (
         "test_layers_that_keras_numbers_anew_keep_their_outputs",
         "test_save_and_load_in_a_fresh_process",

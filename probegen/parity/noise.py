@@ -49,6 +49,16 @@ class Moved:
         """Returns it with a further figure of what the artefact is off by from other answers."""
         return dataclasses.replace(self, beside=np.minimum(self.beside, beside))
 
+    def of(self, rows: npt.NDArray[np.bool_]) -> Moved:
+        """Returns it for some samples; the others count as not moved at all."""
+        each = rows.reshape(-1, *[1] * (self.unsettled.ndim - 1))
+        return dataclasses.replace(
+            self,
+            by=np.where(rows, self.by, 0.0),
+            beside=np.where(rows, self.beside, np.inf),
+            unsettled=self.unsettled & each,
+        )
+
     def joined(self, other: Moved) -> Moved:
         """Returns what it moves by under either noise."""
         return Moved(

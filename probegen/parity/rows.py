@@ -90,6 +90,12 @@ class RowsReference(WrappedReference):
         """Returns outputs without their rounding."""
         return self.arranged(self._inner.without_rounding(feed, target), self.rows(feed))
 
+    def with_coarse_sigmoids(
+        self, feed: Mapping[str, Array], target: Array | None
+    ) -> dict[str, Array]:
+        """Returns outputs with sigmoids that are exact to a rounding of 1."""
+        return self.arranged(self._inner.with_coarse_sigmoids(feed, target), self.rows(feed))
+
     def predictions_with(
         self, feed: Mapping[str, Array], weights: Mapping[str, Array]
     ) -> dict[str, Array] | None:

@@ -130,6 +130,14 @@ class Reference(Protocol):
         float32 by as much as one unit in the last place is less.
         """
 
+    def with_coarse_sigmoids(
+        self, feed: Mapping[str, Array], target: Array | None
+    ) -> dict[str, Array]:
+        """Returns those outputs of which it can be told what they are with other sigmoids.
+
+        They are exact to a rounding of 1, as onnxruntime's are: 0 far below 0.
+        """
+
     def fed(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Returns what the model itself is fed: the inputs, images preprocessed."""
 
@@ -216,6 +224,12 @@ class WrappedReference:
     def without_rounding(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
         """Returns outputs without their rounding."""
         return self._inner.without_rounding(feed, target)
+
+    def with_coarse_sigmoids(
+        self, feed: Mapping[str, Array], target: Array | None
+    ) -> dict[str, Array]:
+        """Returns outputs with sigmoids that are exact to a rounding of 1."""
+        return self._inner.with_coarse_sigmoids(feed, target)
 
     def fed(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Returns what the model itself is fed."""

@@ -338,6 +338,12 @@ class PreprocessedReference(WrappedReference):
         """Returns those outputs that can be computed in float64."""
         return self._inner.without_rounding(self._source.fed(feed), target)
 
+    def with_coarse_sigmoids(
+        self, feed: Mapping[str, Array], target: Array | None
+    ) -> dict[str, Array]:
+        """Returns outputs with sigmoids that are exact to a rounding of 1."""
+        return self._inner.with_coarse_sigmoids(self._source.fed(feed), target)
+
     def predictions_with(
         self, feed: Mapping[str, Array], weights: Mapping[str, Array]
     ) -> dict[str, Array] | None:

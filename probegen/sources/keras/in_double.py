@@ -10,6 +10,10 @@ ones as well.
 
 Where a function rounds its weights and inputs to 16 bits, they are rounded so: the function is that
 of the rounded ones. What it calculates with them is calculated in float64.
+
+Sigmoids may be rounded like numbers near 1, as those of some engines are: far below 0 they are 0.
+What is behind them (`t - floor(t)`, a sign) may tell -1e-19 from 0, and then says more of the
+engine than of the model.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ _IN_DOUBLE: _Types = {
 }
 _IN_SINGLE: _Types = {_DOUBLE: _FLOAT, types_pb2.DT_COMPLEX128: types_pb2.DT_COMPLEX64}
 _AS_IT_IS: _Types = {_DOUBLE: _DOUBLE}
+_COARSE_SIGMOIDS: _Types = {_FLOAT: _FLOAT}
 #: Moves numbers to others near them.
 _Near = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 #: By how much that is, relative, and which draws are made: the first moves nothing.
@@ -44,6 +49,8 @@ _SHORTER = 2.0**-29
 #: Blends of the elements of images give float32 whatever they take, and their gradients take it.
 _GIVE_FLOAT = frozenset({"ResizeBilinear", "ResizeBicubic"})
 _TAKE_FLOAT = frozenset({"ResizeBilinearGrad", "ResizeBicubicGrad"})
+#: What a sigmoid is a whole number of in engines where it is exact to a rounding of 1.
+_UNIT = 2.0**-24
 #: Numbers that names of functions end with, so that none is that of another.
 _NUMBERS = itertools.count()
 
@@ -57,6 +64,19 @@ def in_double(function: Any) -> Callable[..., Any]:
         Exception: an operation has no form in float64.
     """
     return _in_other_types(function, _IN_DOUBLE)
+
+
+def with_coarse_sigmoids(function: Any) -> Callable[..., Any] | None:
+    """Returns what computes the same with sigmoids that are exact to a rounding of 1.
+
+    It takes what a concrete function takes, and returns the same nest. None where that has no
+    sigmoid in float32.
+    """
+    written = function.graph.as_graph_def()
+    nodes = itertools.chain(written.node, *(f.node_def for f in written.library.function))
+    if not any(map(_is_sigmoid, nodes)):
+        return None
+    return _in_other_types(function, _COARSE_SIGMOIDS)
 
 
 def rounding_in_double(function: Any) -> Callable[..., Any]:
@@ -179,7 +199,36 @@ def _nodes(
                 node.attr["DstT"].type = coarse
             read = f"{node.name}:y:0" if inner else node.name
             yield _cast(name, read, coarse, types[coarse])
+        if types is _COARSE_SIGMOIDS and _is_sigmoid(node):
+            name, node.name = node.name, f"{node.name}/exact"
+            yield from _coarse(name, node.name, inner=inner)
         yield node
+
+
+def _is_sigmoid(node: node_def_pb2.NodeDef) -> bool:
+    return bool(node.op == "Sigmoid" and node.attr["T"].type == _FLOAT)
+
+
+def _coarse(name: str, exact: str, *, inner: bool) -> Iterator[node_def_pb2.NodeDef]:
+    """Yields what rounds a sigmoid to a whole number of `_UNIT`."""
+
+    def read(other: str, output: str) -> str:
+        return f"{other}:{output}:0" if inner else other
+
+    def made(op: str, part: str, *inputs: str) -> node_def_pb2.NodeDef:
+        node = node_def_pb2.NodeDef(name=f"{name}/{part}", op=op, input=inputs)
+        node.attr["T"].type = _FLOAT
+        return node
+
+    for part, number in (("up", 1 / _UNIT), ("down", _UNIT)):
+        constant = node_def_pb2.NodeDef(name=f"{name}/{part}", op="Const")
+        constant.attr["dtype"].type = _FLOAT
+        constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(number, tf.float32))
+        yield constant
+    yield made("Mul", "large", read(exact, "y"), read(f"{name}/up", "output"))
+    yield made("Round", "whole", read(f"{name}/large", "z"))
+    yield made("Mul", "small", read(f"{name}/whole", "y"), read(f"{name}/down", "output"))
+    yield _cast(name, read(f"{name}/small", "z"), _FLOAT, _FLOAT)  # an output of the same name
 
 
 def _cast(name: str, read: str, given: int, made: int) -> node_def_pb2.NodeDef:

@@ -35,7 +35,7 @@ from probegen.sources.keras.attention import in_one_order
 from probegen.sources.keras.capture import Watcher, watching
 from probegen.sources.keras.first_floats import BLENDING
 from probegen.sources.keras.forward import run_forward
-from probegen.sources.keras.in_double import in_double, rounding_in_double
+from probegen.sources.keras.in_double import in_double, rounding_in_double, with_coarse_sigmoids
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.moved_scores import KerasMovedScores
 from probegen.sources.keras.precision import FINE, current
@@ -203,6 +203,25 @@ class KerasReference:
         except Exception:  # a witness that cannot be heard proves nothing
             return {}
         return found
+
+    def with_coarse_sigmoids(
+        self, feed: Mapping[str, Array], target: Array | None
+    ) -> dict[str, Array]:
+        """Returns outputs with sigmoids that are exact to a rounding of 1; nothing without any."""
+        try:
+            if self._rounded_near_1 is None:
+                return {}
+            given = {**feed, TARGET_INPUT: target}
+            asked = [tf.convert_to_tensor(given[n], s.dtype) for n, s in self._request.items()]
+            with unchanged(self._source.model):
+                found = self._rounded_near_1(*self._source.tensors(feed), *asked)
+        except Exception:  # a witness that cannot be heard proves nothing
+            return {}
+        return {n: np.asarray(v) for n, v in found.items()}
+
+    @functools.cached_property
+    def _rounded_near_1(self) -> Any:
+        return with_coarse_sigmoids(self._traced[0])
 
     @functools.cached_property
     def _in_double(self) -> Any:

@@ -218,3 +218,37 @@ def test_small_errors_are_refused_beside_what_rounding_allows_in_hard_samples(
     assert report is not None
     assert limits[0] < report["input_gradient/x"].worst_limit < limits[1]
     assert report["gradient_x_input/x"].passed
+
+
+def beside_zero(factor: float) -> keras.Model:
+    """Tells what is a little below 0 from 0; beside that, sigmoids in the body of a loop."""
+    x = keras.Input((6, 2), name="x")
+    gated = layers.GRU(3, return_sequences=True)(x)
+    swish = layers.Lambda(lambda v: v * keras.ops.sigmoid(v * factor))(x)
+    told = layers.Lambda(lambda v: v - keras.ops.floor(v), name="told")(swish)
+    joined = layers.Flatten()(layers.Concatenate()([gated, told]))
+    return keras.Model(x, layers.Dense(2, name="scores")(joined))
+
+
+def test_sigmoids_that_are_exact_to_a_rounding_of_1(alone: keras.Model) -> None:
+    model = beside_zero(1.0)
+    x = np.full((2, 6, 2), 0.7, np.float32)
+    x[1, 2, 0] = -40.0
+    told = reference(model, pg.Activations("told"), pg.InputGradient(target=0))
+    fine, coarse = (f({"x": x}, None) for f in (told.explanations, told.with_coarse_sigmoids))
+    assert set(coarse) == set(fine)
+    assert (fine["activation/told"][1, 2, 0], coarse["activation/told"][1, 2, 0]) == (1, 0)
+    for name in fine:
+        np.testing.assert_allclose(coarse[name][0], fine[name][0], rtol=1e-5, atol=1e-6)
+    assert np.abs(coarse["scores"][1] - fine["scores"][1]).max() > 0.01
+    assert reference(alone).with_coarse_sigmoids({"x": np.ones((2, 3, 1), np.float32)}, None) == {}
+
+
+def test_hard_samples_that_hang_on_digits_of_a_sigmoid_refuse_nothing(tmp_path: Path) -> None:
+    """onnxruntime's is 0 where TensorFlow's is 1e-19, and `t - floor(t)` 0 where it was 1."""
+    keras.utils.set_random_seed(3)
+    model = beside_zero(0.5)
+    pg.compile(model, pg.InputGradient(target=0), tmp_path / "m.onnx")
+    ordinary = {"x": np.random.default_rng(0).normal(size=(4, 6, 2)).astype(np.float32) * 80}
+    with pytest.raises(VerificationError, match="scores"):
+        pg.compile(model, pg.InputGradient(target=0), tmp_path / "m.onnx", samples=ordinary)
