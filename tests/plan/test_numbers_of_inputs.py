@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import onnx.parser
 import pytest
 from keras import layers, ops
 
@@ -9,6 +10,7 @@ import probegen as pg
 from probegen.errors import InstrumentError
 from probegen.plan.making import make_plan
 from probegen.sources.keras.source import open_source
+from probegen.sources.onnx import source as onnx_source
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +108,19 @@ def test_the_method_says_what_stands_for_an_input(view):
         "saliency/words": "what 'embed' makes of 'words'",
         "saliency/length": "",
     }
+
+
+@pytest.mark.parametrize("made_by", ["keras", "onnx"])
+def test_the_cast_of_a_picture_has_the_numbers_of_its_bytes(made_by):
+    if made_by == "keras":
+        x = keras.Input((4, 3, 2), dtype="uint8", name="x")
+        y = layers.Dense(2)(layers.Flatten()(layers.Rescaling(1 / 255)(x)))
+        view = open_source(keras.Model(x, y)).view
+    else:
+        text = """<ir_version: 8, opset_import: ["" : 18]>
+          g (uint8[n, 4, 3, 2] x) => (float[n, 24] y) { f = Cast<to = 1>(x) y = Flatten(f) }"""
+        view = onnx_source.open_source(onnx.parser.parse_model(text)).view
+    bytes_ = np.arange(24.0).reshape(4, 3, 2)
+    for probe in (pg.IntegratedGradients(2, bytes_), pg.Occlusion(1, fill=255)):
+        (spec,) = planned(view, probe)
+        assert "makes of" not in spec.method

@@ -109,6 +109,8 @@ def _before(
 
 
 def _keeps_whole(node: ir.Node) -> bool:
+    if node.op_type == "Cast" and is_float(node.outputs[0]):
+        return True
     return node.op_type in ("Cast", "LabelEncoder") and node.outputs[0].dtype in (
         ir.DataType.INT32,
         ir.DataType.INT64,

@@ -49,7 +49,7 @@ def test_what_picks_from_other_inputs_says_where_to_look(table):
 def test_a_cast():
     start = found("y = Cast <to = 1> (ids)", result="float[batch, 7] y")["y"]
     assert (start.is_lookup, start.rows, start.masks, start.usable) == (False, None, False, True)
-    assert start.ties == {0: Tie.COMPUTED}
+    assert start.ties == {0: Tie.WHOLE}
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_casts_and_one_hot_rows():
         values=np.array([0, 1], np.float32),
     )
     assert {n: (s.is_lookup, s.ties) for n, s in found.items()} == {
-        "f": (False, {0: Tie.COMPUTED}),
+        "f": (False, {0: Tie.WHOLE}),
         "o": (True, {1: Tie.COMPUTED}),
     }
 
