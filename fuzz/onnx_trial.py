@@ -163,11 +163,12 @@ def _known_rows(witness: OnnxWitness, feed: Feed, rows: int) -> Array:
     """Tells which rows of a tensor are known.
 
     float16 is computed in float32 here and there: where it has infinities is for fusions to say.
+    What a maximum makes of NaN is so for kernels.
     """
-    beyond = witness.beyond_range(feed)
-    if witness.policy() != "float16" or len(beyond) != rows:
-        return np.ones(rows, bool)
-    return ~beyond
+    unknown = witness.loses_nan(feed)
+    if witness.policy() == "float16":
+        unknown = unknown | witness.beyond_range(feed)
+    return ~unknown if len(unknown) == rows else np.ones(rows, bool)
 
 
 def _same_attribution(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,10 @@ _BOTH_SIDES = 2
 _ZERO = 1e-7
 #: A step that float32 does not see, and how well the score's change has to follow it.
 _TINY, _FOLLOWS = 1e-9, 1e-2
+#: The part of the range of the graph's type in which explanations are known.
+_MOST_OF_RANGE = 0.1
+#: Maxima over windows, of whose kernels some lose NaN.
+_LOSE_NAN = frozenset({"MaxPool", "GlobalMaxPool"})
 #: Elements of a sample that are moved one by one, and samples in one run.
 _MOST, _ROWS = 130, 3000
 #: How near both sides have to be before the evaluator is trusted.
@@ -114,16 +118,22 @@ class OnnxWitness:
         What is right there in a wider type is not in the graph's own, and in that it depends on
         the order of operations.
         """
-        rows = len(next(iter(feed.values())))
-        found = np.zeros(rows, bool)
-        for value in self._insides.run(None, dict(feed)):
-            if (
-                isinstance(value, np.ndarray)
-                and value.dtype.kind == "f"
-                and value.shape[:1] == (rows,)
-            ):
-                found |= ~np.isfinite(value.reshape(rows, -1)).all(axis=1)
-        return found
+        return _rows_with(self._inside(feed).values(), feed, lambda x: ~np.isfinite(x))
+
+    def loses_nan(self, feed: Feed) -> Array:
+        """Tells in which rows a maximum over windows reads NaN.
+
+        What comes out is for the kernel to say: one of them gives the least of all numbers, one
+        NaN, and which of them runs depends on what else is asked of the node.
+        """
+        read = {n.input[0] for n in self.case.model.graph.node if n.op_type in _LOSE_NAN}
+        values = {**feed, **self._inside(feed)} if read else {}
+        return _rows_with([v for n, v in values.items() if n in read], feed, np.isnan)
+
+    def _inside(self, feed: Feed) -> dict[str, Any]:
+        """Returns everything that the graph computes."""
+        names = [output.name for output in self._insides.get_outputs()]
+        return dict(zip(names, self._insides.run(names, dict(feed)), strict=True))
 
     @functools.cached_property
     def _insides(self) -> Any:
@@ -195,6 +205,9 @@ class OnnxWitness:
             return None
         array = np.stack(arrays, axis=1) if twins.is_several(probe.target) else arrays[0]
         array[self.beyond_range(feed)] = np.nan
+        most = _MOST_OF_RANGE * float(np.finfo(self.policy()).max)
+        with np.errstate(invalid="ignore"):  # single elements may be infinite in that type
+            array[(np.abs(array.reshape(len(array), -1)) > most).any(axis=1)] = np.nan
         scores = self._of(scored, None if explained in feed else explained, feed)
         if scores.wide:
             array[self._rounded_apart(scores, scored, explained, feed)] = np.nan
@@ -421,6 +434,16 @@ class OnnxWitness:
         tiny, usual = change(_TINY), change(_STEPS[True])
         length = np.linalg.norm(usual)
         return bool(length > 0 and np.linalg.norm(tiny - usual) <= _FOLLOWS * (length + _FOLLOWS))
+
+
+def _rows_with(values: Iterable[Any], feed: Feed, is_so: Callable[[Array], Array]) -> Array:
+    """Tells in which rows some element of floating arrays with as many rows is so."""
+    rows = len(next(iter(feed.values())))
+    found = np.zeros(rows, bool)
+    for value in values:
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.shape[:1] == (rows,):
+            found |= is_so(value.reshape(rows, -1)).any(axis=1)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

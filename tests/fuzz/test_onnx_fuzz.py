@@ -4,6 +4,7 @@ import dataclasses
 import types
 
 import numpy as np
+import onnx.parser
 import pytest
 
 import probegen as pg
@@ -165,6 +166,31 @@ def test_exact_shapley_values_have_a_witness():
     probes = ("pg.KernelSHAP(samples=32, background=0.3, target=1, logits=False)",)
     case = _case(model=model, inputs=(Input("x", "float32", (4,)),), probes=probes)
     assert attempt(case).witnessed == 2
+
+
+_EDGES = """
+<ir_version: 8, opset_import: ["" : 18]>
+edges (float[batch, 2, 5, 4] x) => (float[batch, 40] scores)
+<float factor = {1e37}>
+{
+    root = Sqrt (x)
+    pooled = MaxPool <kernel_shape = [1, 1]> (root)
+    flat = Flatten (pooled)
+    scores = Mul (flat, factor)
+}
+"""
+
+
+def test_rows_at_the_ends_of_a_type_are_not_known():
+    """Maxima lose NaN or not, and slopes of 1e37 are not told from infinite ones."""
+    outputs = (Output("scores", "scores", -1),)
+    case = _case(model=onnx.parser.parse_model(_EDGES), outputs=outputs)
+    witness, x = OnnxWitness(case), np.full((3, 2, 5, 4), 4.0, np.float32)
+    x[1, 0, 2, 3], x[2, 0, 0, 1] = -1.0, 1e-4
+    assert witness.loses_nan({"x": x}).tolist() == [False, True, False]
+    known = witness.attribution(pg.InputGradient(target=1), {"x": x}, "x", 1, {}).array
+    assert np.isfinite(known[0]).all()
+    assert np.isnan(known[1:]).all()
 
 
 def test_a_graph_is_cut_down_to_what_shows_the_fault():
