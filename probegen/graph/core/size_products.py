@@ -56,6 +56,22 @@ def quotient_of(whole: Dim, part: Dim) -> Dim:
     return _written(number // divisor, names - gone)
 
 
+def told_by_equal(one: Dim, other: Dim) -> tuple[str, int] | None:
+    """Returns which name is which number where two sizes are equal; None where that tells none.
+
+    `8 * batch * time` and `48 * batch` -> `time` is 6. Open sizes are taken to be 1 or more.
+    """
+    if one is None or other is None:
+        return None
+    (number, names), (second, more) = factors_of(one), factors_of(other)
+    left, right = names - more, more - names
+    if left:
+        number, second, left, right = second, number, right, left
+    if left or right.total() != 1 or second < 1 or number < second or number % second:
+        return None
+    return next(iter(right)), number // second
+
+
 def _written(number: int, names: Counter[str]) -> Dim:
     """Returns a product as a size; None of a negative number of names, which is no size."""
     if number == 0 or not names:

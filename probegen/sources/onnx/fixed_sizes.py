@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.core.queries import RECURRENT
 from probegen.graph.core.values import Dim, attribute, shape_of
 from probegen.sources.onnx.names import nodes_of, told
+from probegen.sources.onnx.sizes import told_by_reshape
 
 #: Position of the first state among the inputs of a recurrent operator.
 _STATE = 5
 
 
-def fix_sizes(graph: ir.Graph) -> Iterator[str]:
-    """Gives the open size of inputs its number where a recurrent operator tells it.
+def fix_sizes(graph: ir.Graph, known: Mapping[ir.Value, npt.NDArray[Any]]) -> Iterator[str]:
+    """Gives the open size of inputs its number where an operator takes no other.
 
     `GRU(x [time, batch, 4], ..., state [1, 1, 8])` -> batch is 1
+    `Reshape(x [time, batch, 8], [6, 2 * batch, 4])` -> time is 6
 
     PyTorch writes the zeros that a state starts with as a constant of the batch it was exported
-    with, though the file calls the batch open.
+    with, and keys and values of its attention with the length, though the file calls both open.
 
     Needs: shapes inferred.
+
+    Args:
+        graph: the graph.
+        known: what `write_known_sizes` found.
 
     Yields:
         For the manifest, which size is what.
     """
     for node in nodes_of(graph):
+        if node.op_type == "Reshape" and not node.domain and node.graph is graph:
+            reshaped = told_by_reshape(node, known)
+            if reshaped is not None and _fix(graph, *reshaped):
+                yield (
+                    f"The size {reshaped[0]!r} of the inputs is {reshaped[1]}: {told(node)} takes "
+                    "no other."
+                )
+            continue
         if node.op_type not in RECURRENT or node.domain or len(node.inputs) <= _STATE:
             continue
         source, state = node.inputs[0], node.inputs[_STATE]

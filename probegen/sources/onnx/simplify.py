@@ -88,10 +88,11 @@ def _work_out(model: ir.Model, names: AllNames) -> list[str]:
         changed = collect_lists(model, names)
         changed |= take_apart(model, names)
         changed |= fold_constants(model)
-        changed |= write_known_sizes(model.graph)[0]
+        written, known = write_known_sizes(model.graph)
+        changed |= written
         changed |= join_unnamed_sizes(model.graph)
         changed |= take_known_branches(model.graph)
-        fixed = list(fix_sizes(model.graph))
+        fixed = list(fix_sizes(model.graph, known))
         notes += fixed
         if not changed and not fixed:
             break

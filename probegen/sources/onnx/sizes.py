@@ -16,7 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from probegen.graph.core.size_products import factors_of, product_of, quotient_of
+from probegen.graph.core.size_products import (
+    factors_of,
+    product_of,
+    quotient_of,
+    told_by_equal,
+)
 from probegen.graph.core.values import (
     Dim,
     attribute,
@@ -523,6 +528,8 @@ def _settle_reshape(node: ir.Node, known: Mapping[ir.Value, _Known]) -> bool:
     wanted = known[target].reshape(-1).tolist()
     if not literal and given is not None:
         wanted = list(reshaped(given, wanted) or wanted)
+    if told_by_reshape(node, known) is not None:
+        return False  # once it is written, nothing tells it any more
     sizes: list[int] = []
     for axis, size in enumerate(wanted):
         if not isinstance(size, str):
@@ -542,6 +549,29 @@ def _settle_reshape(node: ir.Node, known: Mapping[ir.Value, _Known]) -> bool:
         1, new_initializer(graph_of(node), name, np.asarray(sizes, dtype=np.int64))
     )
     return True
+
+
+def told_by_reshape(node: ir.Node, known: Mapping[ir.Value, _Known]) -> tuple[str, int] | None:
+    """Returns which size of the inputs is one number, as a Reshape takes no other; else None.
+
+    `Reshape(x [time, batch, 8], [6, 2 * batch, 4])` -> `time` is 6
+
+    Args:
+        node: a Reshape.
+        known: what is known of values.
+    """
+    source, target = node.inputs[0], _known_of(node.inputs[1], known)
+    given = None if source is None else shape_of(source)
+    if given is None or target is None or not node.outputs[0].uses():
+        return None
+    sizes = target.reshape(-1).tolist()
+    if not attribute(node, "allowzero", 0):
+        sizes = [given[i] if d == 0 and i < len(given) else d for i, d in enumerate(sizes)]
+    if any(d is None or (not isinstance(d, str) and d < 1) for d in sizes):
+        return None
+    told = told_by_equal(product_of(given), product_of(sizes))
+    inputs = {d for value in graph_of(node).inputs for d in shape_of(value) or ()}
+    return told if told is not None and told[0] in inputs else None
 
 
 def _may_be_no_size(target: _Known) -> bool:

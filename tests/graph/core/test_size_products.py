@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from probegen.graph.core.size_products import factors_of, product_of, quotient_of
+from probegen.graph.core.size_products import factors_of, product_of, quotient_of, told_by_equal
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,23 @@ def test_quotients(whole, part, expected) -> None:
 def test_a_product_is_taken_apart_into_what_it_was_made_of() -> None:
     number, names = factors_of(product_of(["batch", 4, "time", "batch"]))
     assert (number, dict(names)) == (4, {"batch": 2, "time": 1})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("8 * n * t", "48 * n", ("t", 6)),
+        ("48 * n", "8 * n * t", ("t", 6)),
+        (12, "4 * t", ("t", 3)),
+        ("n * t", "n * t", None),
+        ("8 * n", "12 * n", None),
+        ("3 * t", 4, None),
+        ("4 * t", 2, None),
+        ("n * n", 4, None),
+        ("n", "t", None),
+        ("n", 0, None),
+        ("n", None, None),
+    ],
+)
+def test_a_name_that_is_a_number_where_two_sizes_are_equal(one, other, expected) -> None:
+    assert told_by_equal(one, other) == expected
