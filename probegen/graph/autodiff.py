@@ -50,6 +50,8 @@ class Walk:
         unbounded: the gradients that may be infinite though all values are finite, since they
             came through a slope that may be. A rule whose slope may be 0 sees to it that 0 times
             infinity is 0 there.
+        simpler: operator -> rule, for the operators that a rule writes in the place of a node;
+            None where these have the rules of the graph.
     """
 
     builder: Builder
@@ -58,6 +60,7 @@ class Walk:
     wanted: Container[ir.Value]
     asked_for: Container[ir.Value]
     unbounded: set[ir.Value] = dataclasses.field(default_factory=set)
+    simpler: Mapping[str, Rule] | None = None
 
     def is_unbounded(self, gradient: ir.Value) -> bool:
         """Tells whether a gradient may be infinite."""
@@ -86,7 +89,8 @@ class Walk:
             beside: what values of a step are in the same step of the loop that `beside` names.
         """
         del beside
-        return gradients(builder, seeds, sources, self.rules, self.blocking)
+        rules = self.rules if self.simpler is None else self.simpler
+        return gradients(builder, seeds, sources, rules, self.blocking)
 
     def beside(self, loop: ir.Node) -> tuple[ir.Node, Mapping[ir.Value, ir.Value]] | None:
         """Returns the loop whose steps are read beside those of another one; None for gradients.

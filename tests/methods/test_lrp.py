@@ -13,6 +13,7 @@ from probegen.graph.tables import relevance
 from tests import models
 from tests.methods import ruled
 from tests.methods.test_guided_backprop import BIAS, W1, W2, network
+from tests.sources.onnx.support import add_weights, parse
 
 RULES = ("epsilon", "zplus", "alpha_beta", "gamma", "wsquare", "flat", "zbox")
 EPSILON, GAMMA, LOW, HIGH = 1e-3, 0.4, -2.0, 2.5
@@ -89,6 +90,29 @@ def test_each_rule(every_rule, rule):
 
 
 # -- layers: convolutions, batch normalisation, order --------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["flat", "wsquare"])
+def test_a_maximum_of_rectified_zeros_passes_relevance_on(rule, tmp_path):
+    """A gradient stops at such a zero; these rules give relevance to it, and so nothing is lost."""
+    rng = np.random.default_rng(5)
+    kernel, last = rng.normal(size=(4, 2, 3)), rng.normal(size=(12, 3))
+    text = """
+    g (float[N, 2, 8] x) => (float[N, 3] y) {
+      c = Conv(x, w)
+      r = Relu(c)
+      p = MaxPool<kernel_shape=[2], strides=[2]>(r)
+      f = Flatten(p)
+      y = MatMul(f, v)
+    }
+    """
+    model = add_weights(parse(text), w=kernel.astype("f"), v=last.astype("f"))
+    pg.compile(model, probe(rule, target=1), tmp_path / "m.onnx")
+    rows = rng.normal(size=(5, 2, 8)).astype("f")
+    rows[0] = 0
+    result = runtime.load(tmp_path / "m.onnx").run(rows)
+    sums = result["lrp/x"].array.sum((1, 2))
+    np.testing.assert_allclose(sums, result["y"].array[:, 1], rtol=1e-4, atol=1e-5)
 
 
 def convolutional(seed=3, bias=True, normalised=False):

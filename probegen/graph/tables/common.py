@@ -54,9 +54,10 @@ def scattered_extreme(node: ir.Node) -> str | None:
 def plainly(walk: Walk) -> Walk:
     """Returns a walk for rules of gradients: what they write in simpler operators has gradients.
 
-    The rules of a method know nothing of the operators that stand for one of the graph's.
+    The rules of a method know nothing of the operators that stand for one of the graph's. Of the
+    graph's own they are still heard: a maximum is not passed together with a Relu before it.
     """
-    return dataclasses.replace(walk, rules=RULES)
+    return dataclasses.replace(walk, simpler=RULES)
 
 
 def sloped(walk: Walk, function: FunctionOfOne, g: ir.Value) -> ir.Value | None:
