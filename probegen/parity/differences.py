@@ -10,8 +10,8 @@ of a layer; the class stays the one of the unmoved sample.
 
 Of a method with points (integrated gradients) the claim is that of the weighted sum of the
 gradients at all of them, each times its factor: moving every point by a small step along its factor
-times `d` changes the weighted sum of the scores by `sum . d` per unit of step. Few directions and
-steps are tried, as each costs a forward pass a point.
+times `d` changes the weighted sum of the scores by `sum . d` per unit of step. Masks are those of
+the sample at all of them. Few directions and steps are tried, as each costs a forward pass a point.
 
 What it cannot see: errors under a twentieth of the slope, and under a quarter where scores are
 rounded much or networks bend within the step; errors that are orthogonal to every direction tried;
@@ -266,12 +266,14 @@ class Differences:
         chosen = seeds(scores[position], group.target.spec, request, weights)[entry]
         base = tensors[ref].astype(np.float64)
         where, sizes = _points(group, output, tensors)
+        sampled = output.probe.gradients_at() is not None
+        at = self._moved.holding_masks if sampled else self._moved.at
 
         def each(shift: Array) -> Array:
             found = []
             for weight, there, factor in where:
                 moves = {**there, ref: shift * factor + there.get(ref, 0.0)}
-                moved = self._moved.at(feed, moves)[0][position].astype(np.float64)
+                moved = at(feed, moves)[0][position].astype(np.float64)
                 found.append(weight * (moved * chosen).reshape(len(moved), -1).sum(axis=1))
             return np.stack(found)
 

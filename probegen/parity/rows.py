@@ -5,7 +5,7 @@ Everything in `parity` goes sample by sample. Inputs stay as the model takes the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,10 @@ from probegen.plan.plan import GradientGroup, TensorRef
 from probegen.sources.base import MovedScores, Noise, Reference, WrappedReference
 
 Array = npt.NDArray[Any]
+#: Inputs and what tensors are moved by -> scores, and the tensors.
+_Moves = Callable[
+    [Mapping[str, Array], Mapping[TensorRef, Array]], tuple[list[Array], dict[TensorRef, Array]]
+]
 
 
 class RowsReference(WrappedReference):
@@ -122,11 +126,22 @@ class RowsMovedScores:
         self, feed: Mapping[str, Array], shifts: Mapping[TensorRef, Array]
     ) -> tuple[list[Array], dict[TensorRef, Array]]:
         """Returns the scores of each group, and the tensors before they are moved."""
+        return self._turned(self._inner.at, feed, shifts)
+
+    def holding_masks(
+        self, feed: Mapping[str, Array], shifts: Mapping[TensorRef, Array]
+    ) -> tuple[list[Array], dict[TensorRef, Array]]:
+        """Returns as `at` the scores where masks stay those of the unmoved tensors."""
+        return self._turned(self._inner.holding_masks, feed, shifts)
+
+    def _turned(
+        self, at: _Moves, feed: Mapping[str, Array], shifts: Mapping[TensorRef, Array]
+    ) -> tuple[list[Array], dict[TensorRef, Array]]:
         turned = {
             ref: shift if np.ndim(shift) == 0 else as_described(shift, self._axes[ref])
             for ref, shift in shifts.items()
         }
-        scores, tensors = self._inner.at(feed, turned)
+        scores, tensors = at(feed, turned)
         return scores, {ref: rows_first(t, self._axes[ref]) for ref, t in tensors.items()}
 
     def is_held_back(self, group: GradientGroup, ref: TensorRef) -> bool:

@@ -66,6 +66,14 @@ class MovedScores(Protocol):
             shifts: tensor -> what is added to it.
         """
 
+    def holding_masks(
+        self, feed: Mapping[str, Array], shifts: Mapping[TensorRef, Array]
+    ) -> tuple[list[Array], dict[TensorRef, Array]]:
+        """Returns as `at` the scores where masks stay those of the unmoved tensors.
+
+        So methods that take gradients at several points hold them.
+        """
+
     def is_held_back(self, group: GradientGroup, ref: TensorRef) -> bool:
         """Tells whether the model stops some gradients on the way from a tensor to the score.
 

@@ -380,6 +380,12 @@ class PreprocessedScores:
         """Returns the scores of each group, and the tensors before they are moved."""
         return self._inner.at(self._source.fed(feed), shifts)
 
+    def holding_masks(
+        self, feed: Mapping[str, Array], shifts: Mapping[TensorRef, Array]
+    ) -> tuple[list[Array], dict[TensorRef, Array]]:
+        """Returns as `at` the scores where masks stay those of the unmoved tensors."""
+        return self._inner.holding_masks(self._source.fed(feed), shifts)
+
     def is_held_back(self, group: GradientGroup, ref: TensorRef) -> bool:
         """Tells whether the model stops some gradients on the way from a tensor to the score."""
         return self._inner.is_held_back(group, ref)

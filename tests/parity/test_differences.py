@@ -99,6 +99,8 @@ class Moved:
         x = feed["x"] + shifts.get(REF, 0.0)
         return [np.tanh(x) @ self.W], {REF: feed["x"]}
 
+    holding_masks = at
+
     def is_held_back(self, group, ref):
         return (group, ref) == ("group", REF)
 

@@ -76,6 +76,8 @@ def test_moved_tensors_are_turned_and_turned_back():
             seen.update(shifts)
             return ["scores"], {ref: X, other: VALUES["a"]}
 
+        holding_masks = at
+
         def is_held_back(self, group, at):
             return group == "group" and at is ref
 
@@ -88,5 +90,7 @@ def test_moved_tensors_are_turned_and_turned_back():
     assert seen[other] == 2
     np.testing.assert_array_equal(tensors[ref], X.transpose(1, 0, 2))
     np.testing.assert_array_equal(tensors[other], VALUES["a"])
+    held = moved.holding_masks({"x": X}, {ref: shift})[1]
+    np.testing.assert_array_equal(held[ref], X.transpose(1, 0, 2))
     assert moved.is_held_back("group", ref)
     assert not moved.is_held_back("group", other)

@@ -25,6 +25,8 @@ class Leaky:
         x = (feed["x"] + shifts.get(REF, 0.0)) @ self.J
         return [np.where(x > 0, x, self.SLOPE * x) @ self.W], {REF: feed["x"]}
 
+    holding_masks = at
+
     def gradient(self, x):
         """Returns that of the last score, with the slope below 0 at 0 as well."""
         return (np.where(x @ self.J > 0, 1.0, self.SLOPE) * self.W[:, 2]) @ self.J.T

@@ -14,7 +14,8 @@ from probegen.plan.plan import GradientGroup, Plan, TensorRef
 from probegen.sources.base import Noise
 from probegen.sources.keras.as_traced import run_as_traced
 from probegen.sources.keras.dependencies import ancestors
-from probegen.sources.keras.forward import run_forward
+from probegen.sources.keras.forward import forward_at, run_forward
+from probegen.sources.keras.held import held_operations, hold
 from probegen.sources.keras.in_double import in_double
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.rounding_noise import RoundingNoise
@@ -53,6 +54,7 @@ class KerasMovedScores:
 
         targets: list[Any] = []
         tensors: dict[TensorRef, Any] = {}
+        moved: dict[TensorRef, Any] = {}
 
         def scores(*given: Any) -> Any:
             arguments = given[more:]
@@ -71,12 +73,15 @@ class KerasMovedScores:
                 else:
                     stand_ins[ref] = _mover(at, ref, shift)
             forward = run_forward(source, plan, flat, stand_ins, with_states=False, noise=noise)
+            moved.update((ref, forward.tensor(ref)) for ref in self.refs)
             targets[:] = [forward.target(group.target) for group in plan.groups]
             tensors.update((ref, at.get(ref, tf.zeros([]))) for ref in self.refs)
             return targets, [tensors[ref] for ref in self.refs]
 
         self._scores = trace_once(scores, specs)
         self._graph, self._targets, self._tensors = self._scores.graph, targets, tensors
+        self._plan, self._moved = plan, moved
+        self._holding: dict[tuple[TensorRef, ...], Any] = {}
 
     def is_held_back(self, group: GradientGroup, ref: TensorRef) -> bool:
         """Tells whether the model stops some gradients on the way from a tensor to the score.
@@ -94,6 +99,36 @@ class KerasMovedScores:
     ) -> tuple[list[Array], dict[TensorRef, Array]]:
         """Returns the scores of each group, and the tensors before they are moved."""
         return self._run((), feed, shifts)
+
+    def holding_masks(
+        self, feed: Mapping[str, Array], shifts: Mapping[TensorRef, Array]
+    ) -> tuple[list[Array], dict[TensorRef, Array]]:
+        """Returns as `at` the scores where masks stay those of the unmoved tensors."""
+        refs = tuple(shifts)
+        if refs not in self._holding:
+            held = held_operations(self._graph.get_operations(), [self._moved[r] for r in refs])
+            self._holding[refs] = self._traced_holding(refs) if held else None
+        if self._holding[refs] is None:
+            return self.at(feed, shifts)
+        moves = [tf.convert_to_tensor(shifts[ref], tf.float64) for ref in refs]
+        scores, tensors = run_as_traced(self._holding[refs], *self._source.tensors(feed), *moves)
+        values = {ref: np.asarray(t) for ref, t in zip(refs, tensors, strict=True)}
+        return [np.asarray(s) for s in scores], values
+
+    def _traced_holding(self, refs: Sequence[TensorRef]) -> Any:
+        """Returns what takes inputs and shifts, and gives scores and the tensors before."""
+        source, plan, count = self._source, self._plan, len(self._source.input_specs)
+
+        def scores(*given: Any) -> Any:
+            forward = run_forward(source, plan, given[:count], with_states=False)
+            before = [forward.tensor(ref) for ref in refs]
+            points = [_shifted(t, shift) for t, shift in zip(before, given[count:], strict=True)]
+            there = forward_at(source, plan, forward, refs, points)
+            hold(there.operations, points, forward.operations)
+            return [there.target(group.target) for group in plan.groups], before
+
+        specs = [*source.input_specs, *(tf.TensorSpec(None, tf.float64) for _ in refs)]
+        return trace_once(scores, specs)
 
     def under(self, noise: Noise) -> Callable[..., tuple[list[Array], dict[TensorRef, Array]]]:
         """Returns what does the same as `at` under some noise."""

@@ -16,6 +16,7 @@ from probegen.graph.core.queries import QUANTISING, depending_on, inputs_of
 from probegen.graph.core.values import dtype_of
 from probegen.plan.plan import NUDGE, STATE, GradientGroup, Plan, TensorRef
 from probegen.sources.onnx import nudges
+from probegen.sources.onnx.held_masks import UnmovedMasks, feed_masks
 from probegen.sources.onnx.loading import Original
 from probegen.sources.onnx.names import name_all
 from probegen.sources.onnx.reading import OnnxModel
@@ -57,6 +58,8 @@ class OnnxMovedScores:
         #: Whether what moves inner tensors keeps whole numbers from being computed as in the file.
         self.disturbs = quantised and bool(self._inner)
         tensors, lean = self._tensors, read.is_large
+        self._model, self._lean = model.clone(), lean
+        self._holding: dict[tuple[TensorRef, ...], tuple[_Opened, UnmovedMasks] | None] = {}
         still = _Opened(model.clone(), self.unmoved, tensors, lean=lean) if self.disturbs else None
         self._moving = _Opened(model, self.give_shifts, tensors, lean=lean)
         self._still = still or self._moving
@@ -65,14 +68,53 @@ class OnnxMovedScores:
         self, feed: Mapping[str, Array], shifts: Mapping[TensorRef, Array]
     ) -> tuple[list[Array], dict[TensorRef, Array]]:
         """Returns the scores of each group, and the tensors before they are moved."""
+        return self._run(self._moving if shifts else self._still, feed, shifts, {})
+
+    def holding_masks(
+        self, feed: Mapping[str, Array], shifts: Mapping[TensorRef, Array]
+    ) -> tuple[list[Array], dict[TensorRef, Array]]:
+        """Returns as `at` the scores where masks stay those of the unmoved tensors."""
+        refs = tuple(shifts)
+        if refs not in self._holding:
+            self._holding[refs] = self._opened_holding(refs)
+        holding = self._holding[refs]
+        if holding is None:
+            return self.at(feed, shifts)
+        opened, masks = holding
+        return self._run(opened, feed, shifts, masks.at(feed))
+
+    def _opened_holding(self, refs: Sequence[TensorRef]) -> tuple[_Opened, UnmovedMasks] | None:
+        """Returns a copy of the model that is fed masks, and what computes them; None without."""
+        masks: list[str] = []
+
+        def prepare(model: ir.Model) -> tuple[Any, list[ir.Value]]:
+            moved, ends = self.give_shifts(model)
+            values = values_by_name(model.graph)
+            names = self._view.input_names
+            at = [values[names[r.position]] if r.is_input else moved[r] for r in refs]
+            masks[:] = feed_masks(model.graph, at)
+            return moved, ends
+
+        prepare(self._model.clone())
+        if not masks:
+            return None
+        opened = _Opened(self._model.clone(), prepare, self._tensors, lean=self._lean)
+        return opened, UnmovedMasks(self._model.clone(), masks, lean=self._lean)
+
+    def _run(
+        self,
+        opened: _Opened,
+        feed: Mapping[str, Array],
+        shifts: Mapping[TensorRef, Array],
+        masks: Mapping[str, Array],
+    ) -> tuple[list[Array], dict[TensorRef, Array]]:
         tensors = {
             ref: np.asarray(feed[self._view.input_names[ref.position]])
             for ref in self.refs
             if ref.is_input
         }
         fed, more = self.moved_feed(feed, shifts)
-        opened = self._moving if shifts else self._still
-        found = opened.runner.run({**fed, **more}, [*opened.scores, *self._tensors])
+        found = opened.runner.run({**fed, **more, **masks}, [*opened.scores, *self._tensors])
         scores = [g.target.arranged(s) for s, g in zip(found, self._groups, strict=False)]
         for ref, value in zip(self._inner, found[len(self._groups) :], strict=True):
             apart = self._view.parts_of(ref)

@@ -9,6 +9,7 @@ agree with differences of the original file's own scores (see `parity.difference
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -44,6 +45,7 @@ from probegen.sources.changed_scores import (
 )
 from probegen.sources.class_by_class import class_by_class
 from probegen.sources.onnx.bodies_by_steps import BodiesBySteps
+from probegen.sources.onnx.held_masks import UnmovedMasks, feed_masks
 from probegen.sources.onnx.known_words import known_words
 from probegen.sources.onnx.loading import Original
 from probegen.sources.onnx.loop_bodies import OverSteps
@@ -70,6 +72,21 @@ _HANDS_ON = frozenset(
     {"Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Neg"}
     | {"Concat", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", "Flatten"}
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Twin:
+    """The gradient of a group's scores as a graph of its own.
+
+    Attributes:
+        runner: runs it.
+        names: tensor -> what its gradient is called.
+        masks: what computes the masks that it is fed, where it is fed some.
+    """
+
+    runner: Runner
+    names: Mapping[TensorRef, str]
+    masks: UnmovedMasks | None
 
 
 class OnnxReference:
@@ -352,10 +369,12 @@ class OnnxReference:
     ) -> dict[TensorRef, Array]:
         """Returns the gradients of one group's scores at moved tensors, in float64."""
         cotangent = self._asked.groups[place].target.restored(seed)
-        runner, names = self._twin(place, moves=bool(shifts) or not self._moved.disturbs)
+        moves = bool(shifts) or not self._moved.disturbs
+        twin = self._twin(place, moves=moves, moving=tuple(shifts))
         fed, more = self._moved.moved_feed(feed, shifts)
-        found = runner.run(
-            {**fed, **more, f"{COTANGENT}/scores": cotangent}, [names[r] for r in refs]
+        held = twin.masks.at(feed) if twin.masks is not None else {}
+        found = twin.runner.run(
+            {**fed, **more, **held, f"{COTANGENT}/scores": cotangent}, [twin.names[r] for r in refs]
         )
         parts = [self._view.parts_of(ref) for ref in refs]
         told = [g if p is None else p.apart(g, feed) for g, p in zip(found, parts, strict=True)]
@@ -369,23 +388,25 @@ class OnnxReference:
     def _moved(self) -> OnnxMovedScores:
         return OnnxMovedScores(self._read, self._view, self._asked)
 
-    def _twin(self, place: int, *, moves: bool) -> tuple[Runner, dict[TensorRef, str]]:
+    def _twin(self, place: int, *, moves: bool, moving: tuple[TensorRef, ...]) -> _Twin:
         """Returns the gradient of a group's scores as a graph of its own, with shifts if asked."""
-        if (place, moves) not in self._twins:
-            self._twins[place, moves] = self._written_twin(place, moves=moves)
-        return self._twins[place, moves]
+        key = (place, moves, moving)
+        if key not in self._twins:
+            self._twins[key] = self._written_twin(place, moves=moves, moving=moving)
+        return self._twins[key]
 
     @functools.cached_property
-    def _twins(self) -> dict[tuple[int, bool], tuple[Runner, dict[TensorRef, str]]]:
+    def _twins(self) -> dict[tuple[int, bool, tuple[TensorRef, ...]], _Twin]:
         return {}
 
-    def _written_twin(self, place: int, *, moves: bool) -> tuple[Runner, dict[TensorRef, str]]:
+    def _written_twin(self, place: int, *, moves: bool, moving: tuple[TensorRef, ...]) -> _Twin:
         group = self._asked.groups[place]
         model = self._read.model.clone()
         graph = model.graph
         prepare = self._moved.give_shifts if moves else self._moved.unmoved
         moved, scores = prepare(model, differentiated=True)
         values = values_by_name(graph)
+        masks = feed_masks(graph, [moved.get(r) or values[self._name_of(r)] for r in moving])
         refs = list(dict.fromkeys(o.ref for o in group.outputs if o.probe.needs_gradient))
         at = {str(i): moved.get(ref) or values[self._name_of(ref)] for i, ref in enumerate(refs)}
         found = write_vector_jacobian_product(
@@ -399,7 +420,9 @@ class OnnxReference:
             copy.outputs[0].type = found[str(i)].type or at[str(i)].type
             graph.append(copy)
             graph.outputs.append(copy.outputs[0])
-        return self._runner(model, predictions), names
+        lean = self._read.is_large
+        still = UnmovedMasks(self._read.model.clone(), masks, lean=lean) if masks else None
+        return _Twin(self._runner(model, predictions), names, still)
 
     def _name_of(self, ref: TensorRef) -> str:
         return str(self._view.value(ref).name)

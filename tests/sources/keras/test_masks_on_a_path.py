@@ -11,6 +11,8 @@ from keras import layers, ops
 
 import probegen as pg
 from probegen import runtime
+from probegen.plan.making import make_plan
+from probegen.sources import open_source
 
 STEPS = 6
 
@@ -163,6 +165,22 @@ def test_in_onnx(kind, tmp_path):
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
     if kind == "masking":  # the steps that the model ignores
         assert not found[x == -1.0].any()
+
+
+@pytest.mark.parametrize("kind", ["masking", "length"])
+def test_differences_of_scores_hold_them_too(kind):
+    """What moves the tensors of the model itself, for the verification of such methods."""
+    make, rest, padding = CASES[kind]
+    model, x = make(), given(padding)
+    source = open_source(model)
+    plan = make_plan(source.view, [pg.IntegratedGradients(steps=STEPS, target=1)], None)
+    moved, shift = source.moved_scores(plan), np.full(x.shape, 0.3)
+    scores, tensors = moved.holding_masks({"x": x}, {plan.refs[0]: shift})
+    right = model.get_layer("y")(rest(model, x, tf.constant(x + np.float32(0.3))))
+    np.testing.assert_allclose(scores[0], right, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(tensors[plan.refs[0]], x)
+    computed_anew = moved.at({"x": x}, {plan.refs[0]: shift})[0][0]
+    assert np.abs(computed_anew - right).max() > 1e-3
 
 
 def test_a_mask_that_is_fed(tmp_path):

@@ -15,6 +15,7 @@ import onnx_ir as ir
 import pytest
 
 import probegen as pg
+from probegen import runtime
 from probegen.errors import VerificationError
 from probegen.graph import vjp
 from probegen.parity.report import DIFFERENCES
@@ -167,6 +168,35 @@ def test_sums_of_gradients_on_a_line_have_a_witness_too(
     monkeypatch.setitem(vjp.RULES, op_type, _scaled(vjp.RULES[op_type]))
     with pytest.raises(VerificationError, match=f"{DIFFERENCES}, which refute"):
         _compiled(body, tmp_path, probe)
+
+
+def test_all_witnesses_of_a_path_hold_masks(tmp_path) -> None:
+    """As Keras exports `Masking(0.0)`, verified on samples of which most is padding."""
+    model = parse("""
+      g (float[N,T,2] x) => (float[N,3] y) {
+        there = Equal(x, zero)
+        absent = Not(there)
+        each = Cast<to = 1>(absent)
+        some = ReduceMax<axes = [2]>(each)
+        mask = Greater(some, zero)
+        factor = Cast<to = 1>(mask)
+        h = MatMul(x, w)
+        t = Tanh(h)
+        kept = Mul(t, factor)
+        y = ReduceSum<keepdims = 0>(kept, one)
+      }""", opset=17)  # fmt: skip
+    w = np.random.default_rng(4).normal(size=(2, 3)).astype(np.float32)
+    model = add_weights(model, w=w, zero=np.float32(0), one=np.array([1], np.int64))
+    x = np.random.default_rng(5).normal(size=(3, 4, 2)).astype(np.float32)
+    x[0, 2:] = x[1, 1:] = x[2, 3:] = 0
+    probe = pg.IntegratedGradients(2, baseline=0.5, target=1)
+    art = pg.compile(model, probe, tmp_path / "m.onnx", samples=x)
+    assert art.report["integrated_gradients/x"].witness.endswith(DIFFERENCES)
+    points = [0.5 + a * (x - 0.5) for a in (0.25, 0.75)]
+    slopes = np.mean([(1 - np.tanh(p @ w[:, 1]) ** 2) for p in points], 0)[..., None] * w[:, 1]
+    mask = (x != 0).any(-1, keepdims=True)
+    found = runtime.load(tmp_path / "m.onnx").run(x)["integrated_gradients/x"].array
+    np.testing.assert_allclose(found, (x - 0.5) * slopes * mask, rtol=1e-5, atol=1e-6)
 
 
 def test_maps_have_a_witness_too(tmp_path, monkeypatch) -> None:
