@@ -20,7 +20,6 @@ a rectifier inside is walked step by step.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,7 +33,7 @@ from probegen.graph.core.elementwise import COMPUTED, FunctionOfOne, function_of
 from probegen.graph.core.marks import HARD_SIGMOID
 from probegen.graph.core.queries import RECURRENT, key_of, varying_inputs
 from probegen.graph.core.values import attribute, constant_of, dtype_of, shape_of
-from probegen.graph.tables.common import sloped
+from probegen.graph.tables.common import plainly, sloped
 from probegen.graph.vjp import RULES
 from probegen.graph.vjp.common import Dys, Gradients
 from probegen.graph.vjp.decomposition import through
@@ -139,7 +138,7 @@ def _in_steps(plain: Rule) -> Rule:
         if rectifiers_in(node):
             yield from through(walk, node, dy, forward)
         else:  # what the rule writes is the cell itself, which has gradients alone
-            yield from plain(dataclasses.replace(walk, rules=RULES), node, dy)
+            yield from plain(plainly(walk), node, dy)
 
     return rule
 

@@ -167,13 +167,11 @@ class KerasReference:
             VerificationError: TensorFlow cannot compute them.
         """
         moved = noise if self.begins_inside else None
-        given = {**feed, TARGET_INPUT: target}
-        asked = [tf.convert_to_tensor(given[name], s.dtype) for name, s in self._request.items()]
         with unchanged(self._source.model):  # plain variables are written into in a trace as well
             try:
                 function = self._traced[0] if moved is None else self._traced_with_noise
                 first = [] if moved is None else RoundingNoise.fed(moved)
-                found = run_as_traced(function, *first, *self._source.tensors(feed), *asked)
+                found = run_as_traced(function, *first, *self._arguments(feed, target))
             except tf.errors.OpError as error:
                 raise VerificationError(
                     f"TensorFlow cannot compute the reference for {self._source.model.name!r} on "
@@ -187,11 +185,15 @@ class KerasReference:
             **self._by_scores(feed, target, self._moving(moved)),
         }
 
-    def without_rounding(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
-        """Returns outputs in float64; those of a float64 model as near to 0 as rounding lets be."""
+    def _arguments(self, feed: Mapping[str, Array], target: Array | None) -> list[Any]:
+        """Returns what the traced functions take: the inputs, then what a request says beside."""
         given = {**feed, TARGET_INPUT: target}
         asked = [tf.convert_to_tensor(given[name], s.dtype) for name, s in self._request.items()]
-        flat = [*self._source.tensors(feed), *asked]
+        return [*self._source.tensors(feed), *asked]
+
+    def without_rounding(self, feed: Mapping[str, Array], target: Array | None) -> dict[str, Array]:
+        """Returns outputs in float64; those of a float64 model as near to 0 as rounding lets be."""
+        flat = self._arguments(feed, target)
         try:
             with unchanged(self._source.model):
                 if self.computed_in == "float64":
@@ -211,10 +213,8 @@ class KerasReference:
         try:
             if self._rounded_near_1 is None:
                 return {}
-            given = {**feed, TARGET_INPUT: target}
-            asked = [tf.convert_to_tensor(given[n], s.dtype) for n, s in self._request.items()]
             with unchanged(self._source.model):
-                found = self._rounded_near_1(*self._source.tensors(feed), *asked)
+                found = self._rounded_near_1(*self._arguments(feed, target))
         except Exception:  # a witness that cannot be heard proves nothing
             return {}
         return {n: np.asarray(v) for n, v in found.items()}

@@ -196,7 +196,7 @@ class OnnxMovedScores:
             if differentiated:
                 for number, nudge in added.items():
                     nudges.give(b, node, number, nudge)
-                graph.insert_before(node, b.nodes)
+                b.insert_before(node)
                 continue
             states = nudges.add(b, node, added)
             for i, ref in places:

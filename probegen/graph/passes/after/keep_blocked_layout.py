@@ -18,6 +18,7 @@ from typing import TypeGuard
 import numpy as np
 import onnx_ir as ir
 
+from probegen.graph.core.replacing import take_place
 from probegen.graph.core.values import Dim, attribute, constant_of, new_initializer, shape_of
 
 _POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
@@ -158,12 +159,9 @@ def _sum_as_pooling(node: ir.Node, blocked: Set[ir.Value]) -> None:
     pooled.name, pooled.type, pooled.shape = f"{result.name}/mean", result.type, result.shape
     size = new_initializer(node.graph, f"{result.name}/size", number)
     times = ir.node("Mul", [pooled, size], name=node.name)
-    total = times.outputs[0]
-    total.type, total.shape = result.type, result.shape
     node.graph.insert_before(node, [pool, times])
-    result.replace_all_uses_with(total, replace_graph_outputs=True)
+    take_place(result, times.outputs[0])
     node.graph.remove(node, safe=True)
-    total.name = result.name
 
 
 def _are_numbers(sizes: Sequence[Dim]) -> TypeGuard[Sequence[int]]:

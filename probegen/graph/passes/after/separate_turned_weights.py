@@ -124,9 +124,7 @@ def _turn(names: Builder, use: _Use) -> ir.Value:
     b = Builder(names.graph, names.opset, prefix=names.fresh("weight"))
     longer = b.unsqueeze(use.weight, [0])
     turned = b.squeeze(b.transpose(longer, [0, *(1 + a for a in use.order)]), [0])
-    if use.node.graph is None:
-        raise ValueError(f"{use.node.name!r} belongs to no graph")
-    use.node.graph.insert_before(use.node, b.nodes)
+    b.insert_before(use.node)
     return turned
 
 

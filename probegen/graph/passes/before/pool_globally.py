@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from probegen.graph.core.replacing import take_place
 from probegen.graph.core.values import attribute, constant_of, new_initializer, shape_of
 
 _SPATIAL = (2, 3)
@@ -83,10 +84,6 @@ def _pool(graph: ir.Graph, node: ir.Node, images: ir.Value, channels_last: bool)
     elif channels_last:
         perm = {"perm": _CHANNELS_LAST}
         new.append(ir.node("Transpose", [pooled], attributes=perm, name=node.name))
-    last = new[-1].outputs[0]
-    if last is not pooled:
-        last.type, last.shape = images.type, result.shape
     graph.insert_before(node, new)
-    result.replace_all_uses_with(last)
+    take_place(result, new[-1].outputs[0])
     graph.remove(node, safe=True)
-    last.name = result.name

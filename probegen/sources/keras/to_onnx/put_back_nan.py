@@ -205,11 +205,11 @@ def _pooled(b: Builder, node: ir.Node) -> None:
     `MaxPool(q)` -> `MaxPool(Where(GreaterOrEqual(q, lowest), q, lowest))`
     """
     x = node.inputs[0]
-    if x is None or b.graph is None:
+    if x is None:
         return
     lowest = float(np.finfo(dtype_of(x).numpy()).min)
     read = b.where(b.elementwise("GreaterOrEqual", x, lowest), x, lowest)
-    b.graph.insert_before(node, b.nodes)
+    b.insert_before(node)
     node.replace_input_with(0, read)
 
 

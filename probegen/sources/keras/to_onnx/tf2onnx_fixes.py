@@ -239,7 +239,7 @@ def _resize_to(node: ir.Node, sizes: Mapping[int, int], opset: int) -> None:
     b = Builder(graph, opset, prefix=f"{node.name}/resized")
     pieces = [b.ints(sizes[i]) if i in sizes else b.size(x, i) for i in range(rank_of(x))]
     target = b.concat(pieces, axis=0)
-    graph.insert_before(node, b.nodes)
+    b.insert_before(node)
     node.resize_inputs(4)
     node.replace_input_with(2, None)
     node.replace_input_with(3, target)
