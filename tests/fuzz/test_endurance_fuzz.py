@@ -46,7 +46,7 @@ def test_growth_is_found(monkeypatch, kept, found):
     run = OnnxruntimeEngine.run
 
     def keeps(self, feeds, outputs):
-        kept.extend(b"\1" * 8192 if isinstance(kept, bytearray) else [object(), object()])
+        kept.extend(b"\1" * 32768 if isinstance(kept, bytearray) else [object(), object()])
         return run(self, feeds, outputs)
 
     monkeypatch.setattr(OnnxruntimeEngine, "run", keeps)
