@@ -18,9 +18,12 @@ from probegen.graph.core.builder import Builder
 from probegen.graph.core.values import attribute, shape_of
 from probegen.sources.onnx.names import told
 from probegen.sources.onnx.parts import Part, Parts, required
+from probegen.sources.onnx.scores_of_outputs import SCORES
 from probegen.text import amount
 
 _FLOAT = ir.DataType.FLOAT
+#: Where the result of a classifier notes that its two scores have turned signs.
+_OPPOSED = "probegen.opposed_scores"
 
 
 def _floats(b: Builder, value: ir.Value) -> ir.Value:
@@ -50,7 +53,26 @@ def _normalizer(b: Builder, node: ir.Node) -> Parts:
     safe = b.op("Where", nothing, b.const(np.float32(1)), norm, dtype=_FLOAT)
     if kind == "L2":
         safe = b.op("Sqrt", safe)
-    return [b.op("Div", x, safe, shape=x)]
+    result = b.op("Div", x, safe, shape=x)
+    if kind == "L1" and (scores := _scores_of_shares(x)) is not None:
+        result.meta[SCORES] = scores
+    return [result]
+
+
+def _scores_of_shares(x: ir.Value) -> ir.Value | None:
+    """Returns the scores of rows that add up to one already, as skl2onnx divides them once more.
+
+    None where they are no softmax of a last axis, and no logistic function of two scores of
+    which one is the other with its sign turned.
+    """
+    node = x.producer()
+    if node is None or node.op_type not in ("Softmax", "Sigmoid"):
+        return None
+    if node.op_type == "Softmax":
+        shape = shape_of(x)
+        axes = (-1,) if shape is None else (-1, len(shape) - 1)
+        return node.inputs[0] if attribute(node, "axis", -1) in axes else None
+    return node.inputs[0] if x.meta.get(_OPPOSED) else None
 
 
 def _linear(b: Builder, node: ir.Node, targets: int) -> ir.Value:
@@ -88,7 +110,16 @@ def _linear_classifier(b: Builder, node: ir.Node) -> Parts | None:
     scores = _linear(b, node, count)
     best = b.op("ArgMax", scores, dtype=ir.DataType.INT64, axis=1, keepdims=0)
     array = np.asarray(words, object) if words else np.asarray(numbers, np.int64)
-    return [b.op("Gather", _stored(b, array), best, axis=0), _transformed(b, node, scores)]
+    shares = _transformed(b, node, scores)
+    shares.meta[_OPPOSED] = count == 2 and _are_opposed(node)
+    return [b.op("Gather", _stored(b, array), best, axis=0), shares]
+
+
+def _are_opposed(node: ir.Node) -> bool:
+    """Tells whether the second of two scores is the first with its sign turned."""
+    rows = np.asarray(attribute(node, "coefficients"), np.float32).reshape(2, -1)
+    bias = attribute(node, "intercepts", []) or [0.0, 0.0]
+    return bool(np.all(rows[0] == -rows[1]) and bias[0] == -bias[1])
 
 
 def _stored(b: Builder, array: npt.NDArray[Any]) -> ir.Value:

@@ -68,6 +68,49 @@ def test_linear_classifiers(transform: str, words: bool) -> None:
         np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-6)
 
 
+#: Columns of weights and biases by class, and by what the scores are turned.
+CLASSIFIERS = {
+    "several classes": ([[0.3, 2.0], [-1.0, 1.0], [0.0, 0.5]], [0.1, -0.2, 0.3], "SOFTMAX"),
+    "two classes": ([[-0.3, 2.0], [0.3, -2.0]], [-0.1, 0.1], "LOGISTIC"),
+    "one against the rest": ([[0.3, 2.0], [-1.0, 1.0]], [0.1, -0.2], "LOGISTIC"),
+}
+
+
+@pytest.mark.parametrize("case", CLASSIFIERS)
+def test_scores_of_shares_that_are_divided_by_their_sum(case: str, tmp_path) -> None:
+    """As skl2onnx writes a logistic regression, whose shares add up to one already.
+
+    One against the rest is another function of its scores, so there are none to explain.
+    """
+    rows, bias, turned = CLASSIFIERS[case]
+    weights, classes = np.asarray(rows, np.float32), len(rows)
+    numbers = f"coefficients = {weights.ravel().tolist()}, intercepts = {bias}"
+    model = parse(
+        f"""
+        g (float[N,2] x) => (int64[N] label, float[N,{classes}] probabilities) {{
+          label, shares = ai.onnx.ml.LinearClassifier<
+            {numbers}, classlabels_ints = {list(range(classes))}, post_transform = "{turned}">(x)
+          probabilities = ai.onnx.ml.Normalizer<norm = "L1">(shares)
+        }}""",
+        more=ML,
+    )
+    probe = pg.InputGradient(target=1, output="probabilities")
+    pg.compile(model, probe, tmp_path / "m.onnx")
+    x = hard(4, 2)
+    found = runtime.load(tmp_path / "m.onnx").run(x)["input_gradient/x"].array
+    if case != "one against the rest":
+        np.testing.assert_allclose(found, np.tile(weights[1], (4, 1)), rtol=1e-6)
+        return
+
+    def share(x: np.ndarray) -> np.ndarray:
+        shares = 1 / (1 + np.exp(-(x @ weights.T.astype(np.float64) + bias)))
+        return (shares / shares.sum(-1, keepdims=True))[:, 1]
+
+    steps = 1e-6 * np.eye(2)
+    slopes = [(share(x + s) - share(x - s)) / 2e-6 for s in steps]
+    np.testing.assert_allclose(found, np.stack(slopes, 1), atol=1e-6)
+
+
 def test_a_dictionary_of_probabilities_is_cut_off() -> None:
     """As skl2onnx writes a classifier of a network."""
     model = parse(
