@@ -247,7 +247,8 @@ def export(
     say = progress or _silent
     final = follow(Path(path))
     check_place(final, kind, overwrite)
-    if external_data and kind == "onnx":
+    _check_onnx_only(kind, chosen, external_data)
+    if external_data:
         check_name(final, SUFFIX)
     if chosen == GATE_SPLIT and external_data is False:
         raise ExportError(
@@ -526,6 +527,31 @@ def _format(path: str | os.PathLike[str], given: str | None) -> str:
             "a SavedModel in a folder of that name pass format='savedmodel' (--format savedmodel)."
         )
     return "savedmodel"
+
+
+def _check_onnx_only(kind: str, gate: Gate, external_data: bool | None) -> None:
+    """Refuses what says how an ONNX file is made, where another format is written.
+
+    Raises:
+        ExportError: it was asked for.
+    """
+    if kind == "onnx":
+        return
+    if gate in (GATE_OPTIONAL, GATE_SPLIT):
+        known = (
+            "a SavedModel has two signatures, `serving_default` and `explain`"
+            if kind == "savedmodel"
+            else "a Keras model computes everything at each call"
+        )
+        raise ExportError(
+            f"gate={gate!r} (--gate {gate}) is of ONNX files alone: {known}. Leave gate= out, or "
+            "write to a name ending in .onnx."
+        )
+    if external_data is not None:
+        raise ExportError(
+            "external_data= (--external-data) is of ONNX files alone; leave it out, or write to a "
+            "name ending in .onnx."
+        )
 
 
 def _gate(given: bool | str) -> Gate:

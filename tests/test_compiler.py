@@ -312,6 +312,10 @@ def test_unsupported_operations_are_listed_with_their_layers(tmp_path):
     [
         ({"opset": 12}, "opsets 13 to"),
         ({"format": "tflite"}, "onnx, savedmodel, keras"),
+        ({"format": "savedmodel", "gate": "split"}, "'split'.* ONNX .* two signatures"),
+        ({"format": "savedmodel", "gate": "optional"}, "'optional'.* ONNX .* two signatures"),
+        ({"format": "keras", "gate": "split"}, "'split'.* ONNX .* computes everything"),
+        ({"format": "savedmodel", "external_data": True}, "external_data=.* ONNX"),
     ],
 )
 def test_options_are_checked(tmp_path, options, says):
