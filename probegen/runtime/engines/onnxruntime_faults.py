@@ -6,7 +6,7 @@ from pathlib import Path
 
 from probegen.artefact.float16_graphs import computes_in_float16
 
-#: In onnxruntime 1.32 it ends the process where several operators read a transposed sum of float16.
+#: In onnxruntime 1.32 it ends the process at a product of float16 whose batch a Transpose moved.
 #: It blocks no channels of float16.
 _BREAKS_FLOAT16 = "NchwcTransformer"
 #: Has floats multiplied as floats by weights of whole numbers. By default onnxruntime rounds them
