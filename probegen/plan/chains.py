@@ -22,7 +22,7 @@ from probegen.methods.chains import (
     streams_read,
 )
 from probegen.plan import axes
-from probegen.plan.gradients import GradientPlanner
+from probegen.plan.explained_tensors import ExplainedTensors
 from probegen.plan.model_view import AttentionWeights, ModelView
 from probegen.plan.naming import output_name
 from probegen.plan.plan import ChainOutput, GradientOutput, PlainOutput, TargetPlan
@@ -87,7 +87,7 @@ class _Layer:
 
 def chain_parts(
     view: ModelView,
-    planner: GradientPlanner,
+    tensors: ExplainedTensors,
     probe: OfAttention,
     target: TargetPlan | None,
     number: int,
@@ -96,7 +96,7 @@ def chain_parts(
 
     Args:
         view: the model.
-        planner: tells where a gradient flows.
+        tensors: tells where a gradient flows.
         probe: the probe.
         target: what it differentiates, where it does.
         number: of the probe, which tells what its outputs are made of from that of others.
@@ -107,7 +107,7 @@ def chain_parts(
     """
     weights = [w for p in view.select(probe.selector, probe.point) for w in view.attention(p)]
     if target is not None:
-        weights = _reached(view, planner, weights, target)
+        weights = _reached(view, tensors, weights, target)
     layers = _in_order(_layers(view, weights))
     attending = _attending(probe, layers)
     _check_one_chain(probe, layers, attending)
@@ -158,7 +158,7 @@ def chain_parts(
 
 def _reached(
     view: ModelView,
-    planner: GradientPlanner,
+    tensors: ExplainedTensors,
     weights: Sequence[AttentionWeights],
     target: TargetPlan,
 ) -> list[AttentionWeights]:
@@ -173,10 +173,10 @@ def _reached(
         if one.ref is None:
             found.append(one)  # which is refused by name where layers are put in order
         elif view.flows(one.ref, end):
-            planner.tensors.check_flow(one.ref, end, one.name)
+            tensors.check_flow(one.ref, end, one.name)
             found.append(one)
         elif view.blocked_at(one.ref, end):
-            planner.tensors.check_flow(one.ref, end, one.name)
+            tensors.check_flow(one.ref, end, one.name)
     if not found:
         shown = ", ".join(repr(w.name) for w in weights[:5])
         raise NotDifferentiableError(

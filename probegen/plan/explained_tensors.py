@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from probegen.errors import NotDifferentiableError, SelectionError
+from probegen.methods.tokens import EMBEDDING
 from probegen.plan import axes
 from probegen.plan.model_view import ModelView, Start, StateFacts
 from probegen.plan.plan import NUDGE, TWIN, TargetPlan, TensorRef
@@ -276,3 +277,49 @@ class ExplainedTensors:
                 "or the model before model.quantize(), give wrt= a layer behind it, or "
                 f"{_WITHOUT_GRADIENT}."
             )
+
+    def axes_of(self, one: Explained) -> axes.Axes:
+        """Returns the axes of what is explained, called after what it is: features, embeddings.
+
+        What does not run along the axes of its input has none that is called as these are.
+        """
+        names = self._view.tensor(one.ref).axes
+        rank = len(names)
+        numbers = one.start is not None and (one.start.is_lookup or one.start.moved)
+        if one.start is not None and numbers and not self.follows_input(one):
+            between = ["id"] if rank == 3 else [f"id_{i}" for i in range(rank - 2)]
+            between.insert(names.index(axes.BATCH) if axes.BATCH in names[:-1] else 0, axes.BATCH)
+            looked_up = one.start.is_lookup and not one.start.counts
+            return (*between, EMBEDDING if looked_up else "feature")[:rank]
+        if self._is_one_word(one):
+            return (axes.BATCH, EMBEDDING)
+        if one.start is not None and one.start.is_lookup:
+            time = axes.input_axes(names[:-1], tokens=True)
+            return (*time, "feature" if one.start.counts else EMBEDDING) if rank > 1 else names
+        if one.ref.is_input or one.ref.made:
+            return axes.input_axes(names, tokens=False)
+        return axes.gradient_axes(names, self._view.is_embedding(one.ref))
+
+    def _is_one_word(self, one: Explained) -> bool:
+        """Tells whether a tensor is the one-hot vector of a text that is one word a sample."""
+        vectors = {
+            made
+            for text in self._view.texts
+            if text.tokenizer.get("mode") == "one_hot" and all(n == 1 for n in text.shape[1:])
+            for made in text.makes.values()
+        }
+        of_input = len(one.inputs) == 1 and one.inputs[0] in vectors
+        return of_input and len(self._view.tensor(one.ref).shape) == 2
+
+    def follows_input(self, one: Explained) -> bool:
+        """Tells whether a first floating tensor begins with the axes of its input, in its order."""
+        if one.start is None or one.ref.made == TWIN:
+            return True
+        if one.start.moved or len(one.inputs) > 1:
+            return False
+        position = (
+            self._view.input_names.index(one.inputs[0]) if one.inputs else min(one.start.ties)
+        )
+        shape = self._view.tensor(one.ref).shape
+        wide = [d for d in self._view.input(position).shape[1:] if d != 1]
+        return [d for d in shape[1:] if d != 1][: len(wide)] == wide

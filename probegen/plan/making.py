@@ -21,6 +21,8 @@ from probegen.plan.axes import with_batch_first
 from probegen.plan.chains import ChainParts, chain_parts
 from probegen.plan.completeness import with_completeness
 from probegen.plan.earlier import new_names, with_earlier_names, with_new_names
+from probegen.plan.explained_scores import explained_score
+from probegen.plan.explained_tensors import ExplainedTensors
 from probegen.plan.gradients import GradientPlanner
 from probegen.plan.model_view import ModelView
 from probegen.plan.plain import plain_outputs
@@ -181,9 +183,9 @@ def _planned(
         probe: the probe.
         number: which of the probes it is, for what comes out under no name.
     """
-    target = planner.target(probe) if isinstance(probe, GradientProbe) else None
+    target = explained_score(view, probe) if isinstance(probe, GradientProbe) else None
     if isinstance(probe, OfAttention):
-        parts = chain_parts(view, planner, probe, target, number)
+        parts = chain_parts(view, ExplainedTensors(view), probe, target, number)
         return _Planned(probe, parts.outputs, target, parts)
     if isinstance(probe, OfLayers) and probe.stack:
         parts = stacked_outputs(view, probe, number)

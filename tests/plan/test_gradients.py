@@ -16,16 +16,6 @@ from tests import models
 from tests.sources.keras.support import logits, plain_gradient
 
 
-def test_several_outputs_need_a_choice():
-    model, x = models.two_heads(), models.images((6, 5))
-    with pytest.raises(InstrumentError, match=r"several outputs \['label', 'value'\]"):
-        pg.instrument(model, pg.Saliency())
-    probes = [pg.InputGradient(output="value", name="v"), pg.InputGradient(output=0, name="l")]
-    outputs = pg.instrument(model, probes)(x)
-    expected = plain_gradient(keras.Model(model.inputs, model.outputs[1]), x, lambda y: y[:, 0])
-    np.testing.assert_allclose(outputs["v"], expected, rtol=1e-5, atol=1e-7)
-
-
 def test_probes_of_several_outputs_are_named_after_these():
     model, x = models.two_heads(), models.images((6, 5))
     probes = [
@@ -47,26 +37,6 @@ def test_probes_of_several_outputs_are_named_after_these():
     assert [o.name for o in again.manifest.explanations] == names
     with pytest.raises(InstrumentError, match="different targets of one output are not"):
         pg.instrument(model, [*probes, pg.InputGradient(output="label", target=0)])
-
-
-def test_grad_cam_finds_recurrent_maps():
-    x = keras.Input((3, 7, 6, 2), name="x")
-    y = keras.layers.ConvLSTM2D(3, 3, name="maps")(x)
-    model = keras.Model(x, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(y)))
-    assert pg.instrument(model, pg.GradCAM()).manifest.explanations[0].name == "grad_cam/maps"
-
-
-def test_grad_cam_passes_over_the_scores_themselves():
-    """Of a segmentation a map of what is predicted says nothing; of one layer there is no other."""
-    x = keras.Input((6, 5, 3), name="x")
-    y = keras.layers.Conv2D(4, 3, name="features")(x)
-    y = keras.layers.Conv2D(2, 1, name="scores")(y)
-    larger = keras.layers.UpSampling2D(2, interpolation="bilinear", name="larger")(y)
-    for output in (larger, keras.layers.Softmax(name="classes")(larger)):
-        (found,) = pg.instrument(keras.Model(x, output), pg.GradCAM()).manifest.explanations
-        assert found.layer == "features"
-    alone = keras.Model(x, keras.layers.Conv2D(2, 1, name="scores")(x))
-    assert pg.instrument(alone, pg.GradCAM()).manifest.explanations[0].layer == "scores"
 
 
 def test_what_cannot_be_probed_is_named_with_its_own_reason():
@@ -193,23 +163,6 @@ def test_ids_of_several_axes_are_counted():
     model = keras.Model(ids, keras.layers.Dense(3, name="head")(y))
     (planned,) = pg.instrument(model, pg.InputGradient()).manifest.explanations
     assert planned.axes == ("batch", "id_0", "id_1", "embedding")
-
-
-@pytest.mark.parametrize(
-    ("make", "classes"), [(models.cnn, 4), (models.transformer, 3), (models.forecaster, 1)]
-)
-def test_targets_say_how_many_classes_there_are(make, classes):
-    (planned,) = pg.instrument(make(), pg.Saliency()).manifest.explanations
-    assert planned.target.classes == classes
-
-
-def test_no_score_is_taken_from_one_step_of_a_loop():
-    """Keras calls a cell for its shape first, at the first step: no score is taken from that."""
-    x = keras.Input((5, 3), name="x")
-    y = keras.layers.RNN(keras.layers.GRUCell(4, name="cell"), name="loop")(x)
-    model = keras.Model(x, keras.layers.Dense(2, name="head")(y))
-    with pytest.raises(SelectionError, match="no score can be taken from 'loop/cell': one step of"):
-        pg.instrument(model, pg.InputGradient(target=1, of="loop/cell"))
 
 
 def test_a_number_that_is_only_compared_is_hidden_beside_others():
