@@ -81,6 +81,20 @@ def depending_on(
     return found
 
 
+def ancestors_of(values: Iterable[ir.Value]) -> set[ir.Value]:
+    """Returns the values that some are computed from, these included."""
+    found, pending = set(), list(values)
+    while pending:
+        value = pending.pop()
+        if value in found:
+            continue
+        found.add(value)
+        node = value.producer()
+        if node is not None:
+            pending.extend(inputs_of(node))
+    return found
+
+
 def nodes_from(
     graph: ir.Graph,
     starts: Collection[ir.Value],

@@ -78,6 +78,12 @@ def element_bytes(value: ir.Value) -> float:
     return 8 if value.dtype == ir.DataType.STRING else value.dtype.bitwidth / 8
 
 
+def known_sizes(value: ir.Value | None) -> tuple[int | None, ...] | None:
+    """Returns the sizes of a value, None for open ones; None where their number is unknown."""
+    shape = None if value is None else shape_of(value)
+    return None if shape is None else tuple(d if isinstance(d, int) else None for d in shape)
+
+
 def static_shape(value: ir.Value) -> tuple[int, ...] | None:
     """Returns the sizes of `value` where all are numbers, else None."""
     shape = shape_of(value)

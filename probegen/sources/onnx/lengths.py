@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from probegen.graph.core.queries import inputs_of
-from probegen.graph.core.values import attribute, constant_of, shape_of
+from probegen.graph.core.values import attribute, constant_of, known_sizes
 from probegen.plan.lengths import Entry, Length, LengthFinder, holds_as_much
 
 _SAME = frozenset({"Identity", "Cast", "Reshape", "Unsqueeze", "Squeeze"})
@@ -30,12 +30,12 @@ def longest(graph: ir.Graph, inputs: Sequence[ir.Value]) -> Mapping[int, int]:
         graph: with shapes inferred.
         inputs: what is fed, in order.
     """
-    finder = LengthFinder([(v, _sizes(v) or []) for v in inputs])
+    finder = LengthFinder([(v, known_sizes(v) or ()) for v in inputs])
     for node in graph:
         if node.domain:
             finder.follow([*inputs_of(node)], node.outputs, keeps_sizes=True)
         elif node.op_type == "Shape":
-            sizes = _sizes(node.inputs[0])
+            sizes = known_sizes(node.inputs[0])
             if sizes is not None:
                 finder.shape(node.outputs[0], node.inputs[0], sizes)
                 first, last = attribute(node, "start", 0), attribute(node, "end", None)
@@ -47,11 +47,6 @@ def longest(graph: ir.Graph, inputs: Sequence[ir.Value]) -> Mapping[int, int]:
     return finder.found()
 
 
-def _sizes(value: ir.Value | None) -> list[int | None] | None:
-    shape = None if value is None else shape_of(value)
-    return None if shape is None else [d if isinstance(d, int) else None for d in shape]
-
-
 def _keeps_sizes(finder: LengthFinder, node: ir.Node) -> bool:
     """Tells whether open axes behind the one of the batch are as long as before."""
     if node.op_type in WINDOWS:
@@ -60,7 +55,7 @@ def _keeps_sizes(finder: LengthFinder, node: ir.Node) -> bool:
         return node.inputs[0] is None or not finder.depends(node.inputs[0])
     if node.op_type not in ("Concat", "Slice", "Reshape"):
         return node.op_type not in OTHER_SIZES
-    before, after = _sizes(node.inputs[0]), _sizes(node.outputs[0])
+    before, after = known_sizes(node.inputs[0]), known_sizes(node.outputs[0])
     if before is None or after is None:
         return False
     if node.op_type == "Reshape":
@@ -77,7 +72,7 @@ def _windows_keep_sizes(node: ir.Node) -> bool:
         return False
     if str(attribute(node, "auto_pad", "NOTSET")).startswith("SAME"):
         return True
-    kernel = attribute(node, "kernel_shape", None) or (_sizes(node.inputs[1]) or [])[2:]
+    kernel = attribute(node, "kernel_shape", None) or (known_sizes(node.inputs[1]) or ())[2:]
     dilations = attribute(node, "dilations", None) or [1] * len(kernel)
     pads = attribute(node, "pads", None) or [0] * (2 * len(kernel))
     added = [a + b for a, b in zip(pads[: len(kernel)], pads[len(kernel) :], strict=True)]
@@ -142,7 +137,7 @@ def _sliced(finder: LengthFinder, node: ir.Node) -> None:
     """Follows a slice of sizes, or of a stored table."""
     data, *bounds = node.inputs
     starts, ends = (_entries(finder, v) for v in bounds[:2])
-    sizes = _sizes(data) or []
+    sizes = known_sizes(data) or ()
     axes = _entries(finder, bounds[2]) if len(bounds) > 2 and bounds[2] else [*range(len(sizes))]
     steps = _entries(finder, bounds[3]) if len(bounds) > 3 and bounds[3] else [1] * len(axes)
     if data in finder.entries:
@@ -165,6 +160,6 @@ def _gathered(finder: LengthFinder, node: ir.Node) -> None:
         if fits:
             finder.entries[node.outputs[0]] = [whole[i] for i in chosen if isinstance(i, int)]
     elif data is not None and not finder.depends(data) and attribute(node, "axis", 0) == 0:
-        sizes = _sizes(data)
+        sizes = known_sizes(data)
         if sizes and index is not None:
             finder.looked_up(sizes[0], index)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from probegen.graph.core.queries import inputs_of
-from probegen.graph.core.values import attribute, shape_of, whole_numbers
+from probegen.graph.core.values import attribute, known_sizes, whole_numbers
 from probegen.plan.shortest import ShortestFinder, cut, windows
 from probegen.sources.onnx.lengths import OTHER_SIZES, WINDOWS
 
@@ -27,7 +27,7 @@ def shortest(graph: ir.Graph, inputs: Sequence[ir.Value]) -> Mapping[int, tuple[
         graph: with shapes inferred.
         inputs: what is fed, in order.
     """
-    finder = ShortestFinder([(v, _sizes(v) or []) for v in inputs])
+    finder = ShortestFinder([(v, known_sizes(v) or ()) for v in inputs])
     for node in graph:
         first = node.inputs[0] if node.inputs else None
         if node.domain or node.op_type in _SIZES:
@@ -36,22 +36,17 @@ def shortest(graph: ir.Graph, inputs: Sequence[ir.Value]) -> Mapping[int, tuple[
             _CHANGES[node.op_type](finder, node, first)
         elif node.op_type not in OTHER_SIZES | WINDOWS | _CHANGES.keys():
             for value in node.outputs:
-                finder.follow(value, _sizes(value) or [], [*inputs_of(node)])
+                finder.follow(value, known_sizes(value) or (), [*inputs_of(node)])
     return finder.found()
 
 
-def _sizes(value: ir.Value | None) -> list[int | None] | None:
-    shape = None if value is None else shape_of(value)
-    return None if shape is None else [d if isinstance(d, int) else None for d in shape]
-
-
 def _rank(value: ir.Value) -> int:
-    return len(_sizes(value) or ())
+    return len(known_sizes(value) or ())
 
 
 def _windows(finder: ShortestFinder, node: ir.Node, x: ir.Value) -> None:
     kernel = attribute(node, "kernel_shape", None) or (
-        (_sizes(node.inputs[1]) or [])[2:] if node.op_type == "Conv" else []
+        (known_sizes(node.inputs[1]) or ())[2:] if node.op_type == "Conv" else []
     )
     count = _rank(x) - 2
     if len(kernel) != count or None in kernel or attribute(node, "ceil_mode", 0):
@@ -121,7 +116,7 @@ def _concat(finder: ShortestFinder, node: ir.Node, x: ir.Value) -> None:
 
 def _reshape(finder: ShortestFinder, node: ir.Node, x: ir.Value) -> None:
     result = node.outputs[0]
-    finder.reshape(result, _sizes(x) or [], x, _sizes(result) or [])
+    finder.reshape(result, known_sizes(x) or (), x, known_sizes(result) or ())
 
 
 _CHANGES = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -15,77 +15,55 @@ from probegen.errors import InstrumentError, NotDifferentiableError
 from probegen.graph.autodiff import influenced_by, obstacles
 from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import (
+    ancestors_of,
     depending_on,
     inputs_of,
     is_float,
     key_of,
     where_axes_are_lost,
 )
-from probegen.graph.core.values import attribute, shape_of, subgraphs_of
+from probegen.graph.core.values import known_sizes, shape_of, subgraphs_of
 from probegen.graph.loops.iteration import is_loop
 from probegen.graph.vjp import BLOCKING
-from probegen.graph.vjp.recurrent_steps import GATE_NAMES, STATES, directions_of
-from probegen.methods.axes import FRAME
 from probegen.plan.axes import (
     BATCH,
-    CHANNEL,
-    TIME,
     WINDOW,
     Axes,
-    channel_axis,
-    is_neutral,
     position_axes,
 )
 from probegen.plan.model_view import AttentionWeights, ModelView, Start, StateFacts, TensorFacts
-from probegen.plan.plan import ATTENTION, STATE, WEIGHT, PlainOutput, TargetPlan, TensorRef
+from probegen.plan.plan import ATTENTION, WEIGHT, PlainOutput, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint, ProbePoints, Shape, not_itself
 from probegen.plan.positions import Positions, Reading, batch_and_channel, weight_axes
 from probegen.plan.positions import Weights as WeightAxes
 from probegen.plan.single_positions import axes_seen_at_one_entry
 from probegen.sources.onnx import first_floats
 from probegen.sources.onnx.attention_weights import Weights, attention_weights
+from probegen.sources.onnx.feature_maps import frames_named, is_map, is_map_of_frames
 from probegen.sources.onnx.layouts import Apart, Layouts
 from probegen.sources.onnx.lengths import longest
 from probegen.sources.onnx.loop_bodies import (
     Inside,
     OverSteps,
-    carried_states,
     inside_of,
     of_changing_size,
     over_steps,
     varying_inside,
 )
-from probegen.sources.onnx.nudges import why_no_gradient
 from probegen.sources.onnx.padding import constants_compared, paddings
 from probegen.sources.onnx.positions import follow_graph, turned_values
+from probegen.sources.onnx.random_values import draws, random_values
 from probegen.sources.onnx.roles import is_embedding, role_of
 from probegen.sources.onnx.scores_of_outputs import is_turn_of_scores, scores_of
 from probegen.sources.onnx.shortest import shortest
+from probegen.sources.onnx.states_over_time import StatesOverTime
+from probegen.sources.onnx.tensor_facts import element_type, facts_of, facts_told_apart
 
-_DRAWING = frozenset(
-    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"}
-    | {"Multinomial"}
-)
-#: Parts of an axis along which samples are joined with frames; and how many positions a frame has
-#: axes for, where no convolution tells that it has positions: what has one may as well be heads
-#: of attention.
-_WITH_FRAMES, _PLACES_OF_FRAMES = 2, 2
 #: Operators that move or resize what they read, of which a score is still the same score.
 _MOVING = frozenset(
     {"Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Resize"}
     | {"Upsample", "DepthToSpace"}
 )
-_CONVOLVES = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"})
-#: What states and gates are called.
-_TITLES = {
-    "": "Hidden state",
-    ":1": "Cell state",
-    **{
-        name: name[1:].replace("_", " ").capitalize()
-        for names in GATE_NAMES.values()
-        for name in names
-    },
-}
 #: Rank of attention weights whose heads are joined with the samples, where there are any.
 _WITHOUT_HEADS = 3
 
@@ -148,7 +126,9 @@ class OnnxView(ModelView):
             if node not in self._inside
             for position, value in enumerate(_floats_first(node))
         }
-        self._random = _drawn(graph, ())
+        self._random = random_values(graph)
+        usable = self._varying - self._random - self._changing_size
+        self._states = StatesOverTime(self._nodes, self._inside, self._layouts, usable)
         self.points = ProbePoints([*self._input_points(), *self._node_points()], name)
         self.layers = [p.layer for p in self.points if p.role != "input"]
 
@@ -193,10 +173,10 @@ class OnnxView(ModelView):
                 path=name,
                 class_name="Input",
                 roles=("input",),
-                shapes=(_sizes(value),),
-                dtypes=(_dtype(value),),
+                shapes=(known_sizes(value) or (),),
+                dtypes=(element_type(value),),
                 probes=("gradient",) if value in self._reached and is_float(value) else (),
-                reason="" if is_float(value) else not_itself(_dtype(value)),
+                reason="" if is_float(value) else not_itself(element_type(value)),
                 layer=value,
             )
 
@@ -207,7 +187,7 @@ class OnnxView(ModelView):
                 continue
             floats = [v for v in node.outputs if v.name and is_float(v) and v.shape is not None]
             varying = bool(floats) and floats[0] is node.outputs[0] and floats[0] in self._varying
-            if not varying and floats and self._has_states(node):
+            if not varying and floats and self._states.has(node):
                 # Its last states alone are read, or a loop gives out a count before them.
                 yield ProbePoint(
                     path, key_of(node), (role_of(node),), (), (), probes=("states",), layer=node
@@ -223,7 +203,7 @@ class OnnxView(ModelView):
                 class_name=key_of(node),
                 roles=roles,
                 shapes=tuple(self._shape_given_out(node, v) for v in floats),
-                dtypes=tuple(map(_dtype, floats)),
+                dtypes=tuple(map(element_type, floats)),
                 probes=tuple(probes),
                 reason=reason,
                 loop=str(self._inside[node].loops[-1].name) if node in self._inside else "",
@@ -232,7 +212,7 @@ class OnnxView(ModelView):
 
     def _shape_given_out(self, node: ir.Node, value: ir.Value) -> Shape:
         over = self._over_steps(value, node)
-        return (self._facts(value) if over is None else over.facts).shape
+        return (facts_told_apart(value, self._layouts) if over is None else over.facts).shape
 
     def _probes(self, node: ir.Node, value: ir.Value) -> tuple[list[str], str]:
         """Returns what a node can be probed for, and why not for more."""
@@ -256,11 +236,11 @@ class OnnxView(ModelView):
             probes.append("gradient")
         else:
             reason = "no gradient reaches it"
-        if differentiable and self._is_map(value):
+        if differentiable and is_map(value, self._layouts):
             probes.append("grad_cam")
         if node in self._weights:
             probes.append("attention")
-        if self._has_states(node):
+        if self._states.has(node):
             probes.append("states")
         return probes, reason
 
@@ -281,70 +261,22 @@ class OnnxView(ModelView):
         if self._layouts.batched and apart is None and BATCH not in self._layouts.axes(value):
             return [], "along which of its axes samples lie is not known"
         kinds = ["activation", *(["attention"] if node in self._weights else [])]
-        kinds += ["states"] if self._has_states(node) else []
+        kinds += ["states"] if self._states.has(node) else []
         return kinds, f"inside loop {loop!r}, over its steps: no gradient is taken at it"
 
-    def _has_states(self, node: ir.Node) -> bool:
-        """Tells whether a node keeps states from step to step that can be given out."""
-        return self._recurrence(node) is not None or bool(self._loop_states(node))
-
-    def _loop_states(self, node: ir.Node) -> dict[int, ir.Value]:
-        """Returns what each step of a loop leaves of its states, by their numbers."""
-        where = self._inside.get(node)
-        if not is_loop(node) or (where is not None and where.branch is not None):
-            return {}
-        return {
-            number: state.leaving
-            for number, state in enumerate(carried_states(node))
-            if state.leaving in self._varying
-            and state.leaving not in self._random | self._changing_size
-            and (not self._layouts.batched or BATCH in self._layouts.axes(state.leaving))
-        }
-
-    def _recurrence(self, node: ir.Node) -> tuple[int | None, int | None] | None:
-        """Returns batch and time of a recurrent operator that runs over samples, else None."""
-        x = node.inputs[0] if node.inputs else None
-        if node.domain or node.op_type not in GATE_NAMES or x is None or shape_of(x) is None:
-            return None
-        if node in self._inside:
-            return None
-        at = 0 if attribute(node, "layout", 0) else 1
-        axes = self._layouts.axes(x)
-        if self._layouts.told_apart(x) is not None or axes[at : at + 1] != (BATCH,):
-            return None
-        return (sizes := _sizes(x))[at], sizes[1 - at]
-
-    def _is_map(self, value: ir.Value) -> bool:
-        """Tells whether a tensor has channels, not one alone, at more than one position."""
-        axes, sizes = self._layouts.axes(value), _sizes(value)
-        places = position_axes(axes)
-        batched = BATCH in axes and not {"direction", "layer"} & set(axes)
-        known = not any(is_neutral(axes[i]) for i in places)
-        channels = channel_axis(axes)
-        several = any(sizes[i] != 1 for i in places)
-        return batched and known and several and channels is not None and sizes[channels] != 1
-
     def _is_map_of_frames(self, value: ir.Value) -> bool:
-        """Tells whether a tensor has channels at more than one position in each of some frames."""
-        apart = self._layouts.told_apart(value)
-        if value not in self._reached or apart is None or len(apart.parts or ()) != _WITH_FRAMES:
-            return False
-        axes = _frames_named(apart)
-        places, channels = position_axes(axes), channel_axis(axes)
-        fewest = 1 if _is_convolved(value) else _PLACES_OF_FRAMES
-        if len(places) < fewest or channels is None or apart.sizes[channels] == 1:
-            return False
-        return any(apart.sizes[i] != 1 for i in places)
+        """Tells whether a tensor that a gradient reaches is a map of each of some frames."""
+        return value in self._reached and is_map_of_frames(value, self._layouts)
 
     # -- tensors ---------------------------------------------------------------------------
 
     def input(self, position: int) -> TensorFacts:
         """Returns what is known of an input."""
-        return self._whole(self.inputs[position])
+        return facts_of(self.inputs[position], self._layouts)
 
     def output(self, position: int) -> TensorFacts:
         """Returns what is known of an output."""
-        return self._whole(self.graph.outputs[position])
+        return facts_of(self.graph.outputs[position], self._layouts)
 
     def check_output(self, position: int) -> None:
         """Refuses an output of which not even the number of axes is known.
@@ -363,10 +295,11 @@ class OnnxView(ModelView):
     def tensor(self, ref: TensorRef) -> TensorFacts:
         """Returns what is known of a tensor; of one in a loop over the steps."""
         if ref.is_of_states:
-            return self._state(ref).facts
+            point = next(p for p in self.points if p.path == ref.path)
+            return self._states.known_of(ref, point).facts
         value = self.value(ref)
         over = self._over_steps(value, self._nodes.get(str(ref.path)))
-        return self._facts(value) if over is None else over.facts
+        return facts_told_apart(value, self._layouts) if over is None else over.facts
 
     def value(self, ref: TensorRef) -> ir.Value:
         """Returns the value of the graph that a reference means."""
@@ -381,7 +314,7 @@ class OnnxView(ModelView):
     def map_axes(self, ref: TensorRef) -> Axes:
         """Returns the axes of a tensor that carries maps: frames have an axis of their own."""
         apart = self.parts_of(ref)
-        return self.tensor(ref).axes if apart is None else _frames_named(apart)
+        return self.tensor(ref).axes if apart is None else frames_named(apart)
 
     def named_tensor(self, name: str) -> TensorRef | None:
         """Returns the input, the weight or the tensor that a node makes, by its name."""
@@ -405,7 +338,10 @@ class OnnxView(ModelView):
     def _attention(self, point: ProbePoint) -> tuple[TensorFacts, Sequence[int]]:
         """Returns the attention weights at a point, and the axes that their softmax sums over."""
         weights = self.weights(TensorRef(point.path, point.call_index))
-        facts, apart = self._facts(weights.value), self._layouts.told_apart(weights.value)
+        facts, apart = (
+            facts_told_apart(weights.value, self._layouts),
+            self._layouts.told_apart(weights.value),
+        )
         if apart is None or not apart.parts:
             return facts, weights.keys
         more = [apart.axis + i for i, part in enumerate(apart.parts) if part != -1]
@@ -428,73 +364,20 @@ class OnnxView(ModelView):
         )
 
     def states(self, point: ProbePoint) -> list[StateFacts]:
-        """Returns the states over time, and the gates, of a recurrent operator."""
-        node = self._nodes[point.path]
-        if is_loop(node):
-            return self._states_of_loop(point, node)
-        x, weights = node.inputs[0], node.inputs[2]
-        sizes = self._recurrence(node)
-        if sizes is None or x is None or weights is None:
-            return []
-        shape = (*sizes, _sizes(weights)[-1])
-        count = len(directions_of(node))
-        kept = STATES[: 2 if node.op_type == "LSTM" else 1]
-        found = []
-        for position in range(count):
-            way = ("/forward", "/backward")[position] if count > 1 else ""
-            for suffix in (*kept, *GATE_NAMES[node.op_type]):
-                ref = TensorRef(point.path, 0, position, STATE, suffix)
-                dtype = _dtype(x)
-                facts = TensorFacts(shape, dtype, (BATCH, TIME, "unit"), is_float=True)
-                is_gate = suffix not in STATES
-                name = f"{point.name}{way}{suffix}"
-                found.append(StateFacts(name, _TITLES[suffix], ref, facts, is_gate))
-        return found
-
-    def _state(self, ref: TensorRef) -> StateFacts:
-        """Returns what is known of a state over time, or of what is added to one."""
-        point = next(p for p in self.points if p.path == ref.path)
-        place = (ref.position, ref.operation)
-        return next(s for s in self.states(point) if (s.ref.position, s.ref.operation) == place)
+        """Returns the states over time, and the gates, of a recurrent operator or a loop."""
+        return self._states.at(point)
 
     def why_no_gradient_at(self, state: StateFacts) -> str:
         """Says why no gradient can be taken at a state over time; `""` where one can."""
-        node, over = self._nodes[str(state.ref.path)], self.state_over_steps(state.ref)
-        if over is not None and len(over.loops) > 1:
-            return "its loop runs inside another loop"
-        if over is not None and over.apart is not None:
-            return "along an axis of it samples are joined with others"
-        return why_no_gradient(node, state.ref.operation, state.ref.position)
+        return self._states.why_no_gradient_at(state)
 
     def state_over_steps(self, ref: TensorRef) -> OverSteps | None:
         """Says how a state of a loop comes out; None for one of a recurrent operator."""
-        node = self._nodes[str(ref.path)]
-        if not is_loop(node):
-            return None
-        return self._over_steps_of_state(node, self._loop_states(node)[ref.position])
+        return self._states.over_steps(ref)
 
     def order_over_time(self, ref: TensorRef) -> tuple[int, ...]:
         """Returns which axes of `[time, ...]` the axes of a state over time are."""
-        over = self.state_over_steps(ref)
-        return (1, 0, 2) if over is None else over.order
-
-    def _states_of_loop(self, point: ProbePoint, loop: ir.Node) -> list[StateFacts]:
-        """Returns the states of a loop over time: the first as its own, others numbered."""
-        found = []
-        for place, (number, value) in enumerate(self._loop_states(loop).items()):
-            suffix = f":{place}" if place else ""
-            ref = TensorRef(point.path, 0, number, STATE, suffix)
-            over = self._over_steps_of_state(loop, value)
-            axes = tuple("unit" if n == CHANNEL else n for n in over.facts.axes)
-            facts = dataclasses.replace(over.facts, axes=axes)
-            title = f"Carried state {value.name}"
-            found.append(StateFacts(f"{point.name}{suffix}", title, ref, facts))
-        return found
-
-    def _over_steps_of_state(self, loop: ir.Node, value: ir.Value) -> OverSteps:
-        where = self._inside.get(loop)
-        loops = (*(() if where is None else where.loops), loop)
-        return over_steps(value, loops, self._facts(value), self._layouts.told_apart(value))
+        return self._states.order_over_time(ref)
 
     def _over_steps(
         self, value: ir.Value, node: ir.Node | None, facts: TensorFacts | None = None
@@ -504,7 +387,9 @@ class OnnxView(ModelView):
         if where is None:
             return None
         apart = self._layouts.told_apart(value)
-        return over_steps(value, where.loops, facts or self._facts(value), apart)
+        return over_steps(
+            value, where.loops, facts or facts_told_apart(value, self._layouts), apart
+        )
 
     def over_steps(self, output: PlainOutput) -> OverSteps | None:
         """Says how an output of a loop's body comes out; None where it is of none."""
@@ -574,17 +459,8 @@ class OnnxView(ModelView):
         if output.probe.of_weights:
             return self.weights(output.ref).value
         if output.probe.of_states and is_loop(self._nodes[str(output.ref.path)]):
-            return self._loop_states(self._nodes[str(output.ref.path)])[output.ref.position]
+            return self._states.of_loop(self._nodes[str(output.ref.path)])[output.ref.position]
         return self.value(output.ref)
-
-    def _facts(self, value: ir.Value) -> TensorFacts:
-        apart = self._layouts.told_apart(value)
-        if apart is not None and apart.parts:
-            return TensorFacts(apart.sizes, _dtype(value), apart.axes, is_float(value))
-        return self._whole(value)
-
-    def _whole(self, value: ir.Value) -> TensorFacts:
-        return TensorFacts(_sizes(value), _dtype(value), self._layouts.axes(value), is_float(value))
 
     def has_scores(self, position: int) -> bool:
         """Tells whether an output comes out of a softmax or sigmoid, which has scores before it."""
@@ -629,7 +505,7 @@ class OnnxView(ModelView):
 
     def inputs_of(self, ref: TensorRef) -> list[str]:
         """Returns the names of the inputs that a tensor is computed from."""
-        before = _ancestors([self.value(ref)])
+        before = ancestors_of([self.value(ref)])
         named = zip(self.input_names, self.inputs, strict=True)
         return [name for name, value in named if value in before]
 
@@ -773,9 +649,9 @@ class OnnxView(ModelView):
 
     def _refuse_draw(self, value: ir.Value, what: str) -> None:
         if value in self._random:
-            before = _ancestors([value])
+            before = ancestors_of([value])
             inner = [*self.graph, *self._inside]
-            drawn = next(n for n in inner if _draws(n) and set(n.outputs) & (before | {value}))
+            drawn = next(n for n in inner if draws(n) and set(n.outputs) & (before | {value}))
             raise InstrumentError(
                 f"{what} is drawn at random, by {drawn.op_type} {drawn.name!r}: each run draws "
                 "anew, which no artefact can agree with. Export the model without it (for "
@@ -792,76 +668,11 @@ def _behind_scope(path: str, loop: str) -> str:
     return "/".join(names[shared:])
 
 
-def _drawn(graph: ir.Graph, outside: Collection[ir.Value]) -> set[ir.Value]:
-    """Returns the values that depend on random numbers, in graphs within one too."""
-    drawing = (v for node in graph if _draws(node) for v in node.outputs)
-    found = depending_on(graph, [*outside, *drawing])
-    for node in graph:
-        for inner in subgraphs_of(node):
-            found |= _drawn(inner, found)
-    return found
-
-
-def _draws(node: ir.Node) -> bool:
-    """Tells whether a node draws random numbers, itself or in a graph of its own."""
-    if node.op_type in _DRAWING and not node.domain:
-        return True
-    return any(_draws(inner) for graph in subgraphs_of(node) for inner in graph)
-
-
 def _floats_first(node: ir.Node) -> list[ir.Value]:
     """Returns the outputs of a node in the order of its point: those of floating numbers first."""
     listed = [v for v in node.outputs if v.name and is_float(v) and v.shape is not None]
     return [*listed, *(v for v in node.outputs if v not in listed)]
 
 
-def _frames_named(apart: Apart) -> Axes:
-    """Returns the axes of maps, of which those joined with the samples are called frames."""
-    frames = [apart.axis + i for i, part in enumerate(apart.parts or ()) if part != -1]
-    return tuple(FRAME if i in frames else name for i, name in enumerate(apart.axes))
-
-
-def _is_convolved(value: ir.Value) -> bool:
-    """Tells whether a convolution or pooling makes a tensor, or what it is made of by entry."""
-    pending, seen = [value], {value}
-    while pending:
-        made = pending.pop()
-        node = made.producer()
-        if node is None or node.domain:
-            continue
-        if node.op_type in _CONVOLVES:
-            return True
-        for given in inputs_of(node):
-            same = shape_of(given) == shape_of(made) or node.op_type == "Transpose"
-            if same and given not in seen:
-                seen.add(given)
-                pending.append(given)
-    return False
-
-
 def _windows(count: int) -> list[str]:
     return [WINDOW] if count == 1 else [f"{WINDOW}_{i}" for i in range(count)]
-
-
-def _sizes(value: ir.Value) -> tuple[int | None, ...]:
-    return tuple(d if isinstance(d, int) else None for d in shape_of(value) or ())
-
-
-def _dtype(value: ir.Value) -> str:
-    if value.dtype == ir.DataType.STRING:
-        return "string"
-    return "float32" if value.dtype is None else str(value.dtype.numpy())
-
-
-def _ancestors(values: Iterable[ir.Value]) -> set[ir.Value]:
-    """Returns the values that some are computed from, these included."""
-    found, pending = set(), list(values)
-    while pending:
-        value = pending.pop()
-        if value in found:
-            continue
-        found.add(value)
-        node = value.producer()
-        if node is not None:
-            pending.extend(inputs_of(node))
-    return found
