@@ -154,8 +154,9 @@ $(NODE_READY): runs_where/javascript/package.json
 runs-where: $(READY) .venv-where-oldest/.ready .venv-where/.ready $(NODE_READY)
 	$(BIN)/python -m runs_where --page docs/RUNS_WHERE.md
 
-# Needs what runs-where needs, and Playwright.
+# Needs what runs-where needs, and Playwright. Without Chromium most of its tests would be skipped.
 test-web: $(READY) $(NODE_READY)
+	@test -x "$${CHROMIUM:-/usr/bin/chromium}" || { echo "Chromium is not there: install it (Debian: chromium), or say where it is by CHROMIUM=PATH."; exit 1; }
 	$(BIN)/python -m pip install --quiet --editable '.[web-tests]'
 	$(BIN)/python -m pytest tests/web
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ def main(
     Ends with status 1 where numbers differ in a way that the page has no advice on.
     """
     places = [place for place in PLACES if asked_for(place, names)]
+    check_programs(places)
     outcomes: dict[tuple[str, str, str], Outcome] = {}
     with _cases(folder, chosen) as cases:
         if kept_at is not None:
@@ -68,6 +70,22 @@ def asked_for(place: Place, names: Sequence[str]) -> bool:
     if not names:
         return not place.elsewhere
     return any(name.lower() in place.name.lower() for name in names)
+
+
+def check_programs(places: Sequence[Place]) -> None:
+    """Refuses places that lack a program, which the table would call a refusal of theirs.
+
+    Raises:
+        click.ClickException: one is not installed.
+    """
+    for place in places:
+        for program in place.programs:
+            if shutil.which(program) is None:
+                raise click.ClickException(
+                    f"{place.name!r} needs {program}, which is not there. Install it (Debian: "
+                    "nodejs, npm, chromium), say where Chromium is by CHROMIUM=PATH, or name the "
+                    "places to run."
+                )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ class Place:
         elsewhere: True where it needs a machine of another kind: a graphics processor. It is left
             out unless it is asked for by name.
         advice: why its numbers differ and what to do, where that is known.
+        programs: what has to be installed on the machine, by name or path.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Place:
     here: bool = False
     elsewhere: bool = False
     advice: str = ""
+    programs: tuple[str, ...] = ()
 
 
 def _python(worker: str, venv: str | None = None, **options: Any) -> Step:
@@ -60,6 +63,8 @@ def _node(worker: str) -> Step:
     return Step(("node", str(ROOT / "runs_where" / "javascript" / worker)))
 
 
+#: The browser; the same as in `javascript/browser.mjs`.
+_CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 #: Environments of their own: onnxruntime's oldest version, and simplifiers with LiteRT.
 OLDEST, TOOLS = ".venv-where-oldest", ".venv-where"
 
@@ -94,8 +99,8 @@ PLACES: tuple[Place, ...] = (
     ),
     _onnxruntime("ORT format", ort_format="Fixed"),
     _onnxruntime("ORT format with run-time optimisation", ort_format="Runtime"),
-    Place("onnxruntime-node", [_node("node.mjs")]),
-    Place("onnxruntime-web in Chromium", [_node("browser.mjs")]),
+    Place("onnxruntime-node", [_node("node.mjs")], programs=("node",)),
+    Place("onnxruntime-web in Chromium", [_node("browser.mjs")], programs=("node", _CHROMIUM)),
     Place("OpenVINO", [_python("openvino")], here=True),
     Place("onnx's reference evaluator", [_python("evaluator")], here=True),
     *(

@@ -7,10 +7,11 @@ import importlib
 import re
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
-from runs_where.__main__ import asked_for
+from runs_where.__main__ import asked_for, check_programs
 from runs_where.case import Request, keep, kept
 from runs_where.cases import write_cases
 from runs_where.exchange import answer, array, tensor
@@ -75,6 +76,14 @@ def test_in_a_process_of_its_own(cases, name, form):
     outcome = run(cases[form], HERE[name])
     assert outcome.equal, outcome
     assert re.fullmatch(r"(onnxruntime|TensorFlow) \d+\.\d+\.\d+", outcome.versions)
+
+
+def test_a_place_whose_program_is_missing_is_refused_before_anything_runs():
+    """The table would say that the runtime refuses the artefact."""
+    place = Place("a browser", [], programs=("sh", "/no/such/browser"))
+    with pytest.raises(click.ClickException, match=r"'a browser' needs /no/such/browser.*CHROMIUM"):
+        check_programs([place])
+    check_programs([Place("a shell", [], programs=("sh",))])
 
 
 def test_cases_are_kept_for_another_machine(cases, tmp_path):
