@@ -28,10 +28,11 @@ from probegen.graph.running import session_options
 from probegen.methods.axes import batch_first
 from probegen.methods.text_forms import from_dict
 from probegen.parity import texts, trials
+from probegen.parity.calls import Call, floating
 from probegen.parity.cancellation import check_cancellation
 from probegen.parity.completeness import with_own_sums
 from probegen.parity.finite import check_finite
-from probegen.parity.judging import Call, Comparison, floating
+from probegen.parity.judging import Comparison
 from probegen.parity.over_pictures import OverPictures
 from probegen.parity.report import Report
 from probegen.parity.rows import RowsReference

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from probegen.artefact.manifest import GROUPS_INPUT, REGION_INPUT, Manifest, OutputSpec
 from probegen.artefact.rows import as_described, count_rows, fixed_batch, rows_first
 from probegen.errors import ProbegenError, VerificationError
+from probegen.parity.calls import Call
 from probegen.parity.comparison import FLOOR_UNITS, ROUNDING, base_limit
-from probegen.parity.judging import Call
 from probegen.parity.rows import RowsReference
 from probegen.parity.samples import ORDINARY, Batch
 from probegen.parity.trials import Tried, two_ordinary
