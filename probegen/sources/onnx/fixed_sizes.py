@@ -11,7 +11,7 @@ import onnx_ir as ir
 from probegen.graph.core.queries import RECURRENT
 from probegen.graph.core.values import Dim, attribute, shape_of
 from probegen.sources.onnx.names import nodes_of, told
-from probegen.sources.onnx.sizes import told_by_reshape
+from probegen.sources.onnx.size_operands import told_by_reshape
 
 #: Position of the first state among the inputs of a recurrent operator.
 _STATE = 5

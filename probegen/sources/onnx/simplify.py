@@ -23,7 +23,8 @@ from probegen.sources.onnx.quantised import mark_quantised
 from probegen.sources.onnx.refusals import refuse_unknown
 from probegen.sources.onnx.same_sizes import join_unnamed_sizes
 from probegen.sources.onnx.scores_of_outputs import turn_scores
-from probegen.sources.onnx.sizes import share_sizes, write_known_sizes
+from probegen.sources.onnx.shared_sizes import share_sizes
+from probegen.sources.onnx.sizes import write_known_sizes
 
 #: What the manifest says of a model whose gradients were written out.
 WRITTEN_OUT = (
