@@ -26,6 +26,7 @@ FLOORS = (
     "probegen.plan",
     "probegen.graph.core",
     "probegen.graph.loops",
+    "probegen.graph.batch_axis_rules",
     "probegen.graph.batch_axes",
     "probegen.graph.autodiff",
     "probegen.graph.vjp",
