@@ -1,18 +1,14 @@
 """States of an ONNX file as inputs and outputs, so that a series can be run in chunks.
 
 Recurrent operators, and a `Scan`, that start from zeros start from what is fed instead, and where
-they end comes out. States that a file takes and gives out already are found by what its graph does
-with them, and noted as such: an input that a recurrence starts from and nothing else reads, whose
-end an output is; and a cache, to which a run adds and whose names go together. A name alone makes
-no state of an input: a forecaster calls its series `x` and what it predicts of it `next_x`. A user
-says such ones.
+they end comes out. States that a file takes and gives out already stay as they are: `own_states`
+finds them, or a user says which they are.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -24,53 +20,14 @@ from probegen.graph.loops.iteration import ScanInput, is_loop, iteration_of
 from probegen.plan.axes import BATCH, Axes
 from probegen.plan.points import ProbePoint
 from probegen.sources.onnx.loading import load
+from probegen.sources.onnx.own_states import cache_axes, fed_by, named_after, own_states
 from probegen.sources.onnx.reading import OnnxModel, read_onnx
+from probegen.sources.onnx.state_places import GIVEN, TAKEN, Place, starts_from_zero
 from probegen.sources.onnx.view import OnnxView
-from probegen.sources.states import alike, checked_pairs
+from probegen.sources.states import checked_pairs
 
-#: Where a recurrent operator takes its states, and where it gives them out.
-_TAKEN, _GIVEN = (5, 6), (1, 2)
-#: Operators that move the numbers of one tensor about, and change none.
-_MOVES = frozenset(
-    {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather", "Split"}
-    | {"Flatten", "Cast", "Expand", "Tile"}
-)
 #: The operator set that made of `Scan` what it is today.
 _SCANS_AS_TODAY = 9
-_CACHE: Axes = (BATCH, "head", "past", "feature")
-#: Operators that ask how large a tensor is, not what it holds.
-_SIZES = frozenset({"Shape", "Size"})
-#: Operators that put new entries to a cache, and the places of the cache among their inputs; all of
-#: them where None.
-_ADDING: Mapping[str, tuple[int, ...] | None] = {
-    "Concat": None,
-    "ScatterND": (0,),
-    "ScatterElements": (0,),
-    "Where": (1, 2),
-}
-#: Names of an input, and what the output of the next state is called then, as exporters and people
-#: call them: `past_key_values.0.key` and `present.0.key`, `h0` and `hn`, `h` and `next_h`.
-_PAIRS = tuple(
-    (re.compile(before), after)
-    for before, after in (
-        (r"past_key_values(.*)", r"present\1"),
-        (r"past_key_values(.*)", r"present_key_values\1"),
-        (r"past_(key|value)_values(.*)", r"present_\1_values\2"),
-        (r"past(.*)", r"present\1"),
-        (r"(.*)0", r"\1n"),
-        (r"(.*)_in", r"\1_out"),
-        (r"in_(.*)", r"out_\1"),
-        (r"(.*)_prev", r"\1"),
-        (r"prev_(.*)", r"\1"),
-        (r"(.*)", r"next_\1"),
-        (r"(.*)", r"new_\1"),
-        (r"(.*)", r"\1_next"),
-        (r"(.*)", r"\1_new"),
-        (r"(.*)", r"\1_out"),
-        (r"(.*)", r"\1n"),
-        (r"(.*)", r"\1N"),
-    )
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,52 +45,6 @@ class StatesFile:
     carried: Mapping[str, str]
     axes: Mapping[str, Axes]
     added: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """One state of one recurrent operator, or of a `Scan`.
-
-    Attributes:
-        path: of the operator's point.
-        node: the operator in the prepared graph.
-        which: 0 for the hidden state, 1 for the cell state; of a Scan its number.
-    """
-
-    path: str
-    node: ir.Node
-    which: int
-
-    @property
-    def name(self) -> str:
-        """What the state is called behind `state/`."""
-        return f"{self.path}:{self.which}" if self.which else self.path
-
-    @property
-    def initial(self) -> ir.Value | None:
-        """What the operator starts from; None where that is left out, which means zeros."""
-        value = self.node.inputs[self.taken] if self.taken < len(self.node.inputs) else None
-        return value if value is not None and value.name else None
-
-    @property
-    def is_of_scan(self) -> bool:
-        """True where it is carried by a Scan."""
-        return self.node.op_type == "Scan"
-
-    @property
-    def taken(self) -> int:
-        """Which input of the node it starts from."""
-        return self.which if self.is_of_scan else _TAKEN[self.which]
-
-    @property
-    def given(self) -> int:
-        """Which output of the node says where it ends."""
-        return self.which if self.is_of_scan else _GIVEN[self.which]
-
-    @property
-    def last(self) -> ir.Value | None:
-        """Where it ends; None where the operator does not give that out."""
-        return self.node.outputs[self.given] if self.given < len(self.node.outputs) else None
 
 
 def with_states(
@@ -156,27 +67,27 @@ def with_states(
         ExportError: an operator cannot start from a state that is fed, or there is none; says why.
     """
     own = {} if pairs is None else checked_pairs(view, pairs)
-    places: list[_Place] = []
+    places: list[Place] = []
     if select is not None:
         places = _places(view, _chosen(view, select))
     elif pairs is None:
         recurrent = [p for p in view.points if "states" in p.probes]
         every = _places(view, [p for p in recurrent if _is_fused(p) or _can_be_fed(p.layer)])
-        own = _own_states(view, every)
-        others = {p.path for p in every if not _starts_from_zero(p.initial)}
+        own = own_states(view, every)
+        others = {p.path for p in every if not starts_from_zero(p.initial)}
         places = [p for p in every if p.path not in others]
     for place in places:
         _check(view, place)
     if not places and not own:
         raise ExportError(_nothing(view))
     if not places:
-        return StatesFile(read, own, _cache_axes(view, own), ())
+        return StatesFile(read, own, cache_axes(view, own), ())
     return _added(read, view, places, own)
 
 
 def _nothing(view: OnnxView) -> str:
     floats = [name for i, name in enumerate(view.input_names) if view.input(i).is_float]
-    by_name = {str(v.name): str(end.name) for v in view.inputs for end in _named_after(view, v)}
+    by_name = {str(v.name): str(end.name) for v in view.inputs for end in named_after(view, v)}
     perhaps = f" By their names these may be some: states={by_name}." if by_name else ""
     return (
         "states='io': the file has no recurrent operator (LSTM, GRU, RNN) and no Scan that starts "
@@ -210,7 +121,7 @@ def _why_not_fed(scan: ir.Node) -> str | None:
         sizes = shape_of(state.entering)
         if not is_float(state.entering):
             return "it carries whole numbers, such as a count of its steps"
-        if not _starts_from_zero(state.initial):
+        if not starts_from_zero(state.initial):
             return "not all that it carries starts from zeros"
         if not sizes or not all(isinstance(n, int) for n in sizes[1:]):
             return "the sizes of what it carries are not known"
@@ -249,7 +160,7 @@ def _chosen(view: OnnxView, select: object) -> list[ProbePoint]:
     return chosen
 
 
-def _places(view: OnnxView, points: Sequence[ProbePoint]) -> list[_Place]:
+def _places(view: OnnxView, points: Sequence[ProbePoint]) -> list[Place]:
     """Returns the states of recurrent operators."""
     found = []
     for point in points:
@@ -257,11 +168,11 @@ def _places(view: OnnxView, points: Sequence[ProbePoint]) -> list[_Place]:
         states = [0, 1] if node.op_type == "LSTM" else [0]
         if node.op_type == "Scan":
             states = [i for i, s in enumerate(iteration_of(node).states) if not s.fixed]
-        found += [_Place(point.path, node, i) for i in states]
+        found += [Place(point.path, node, i) for i in states]
     return found
 
 
-def _check(view: OnnxView, place: _Place) -> None:
+def _check(view: OnnxView, place: Place) -> None:
     """Refuses an operator that cannot start from a state that is fed.
 
     Raises:
@@ -277,12 +188,12 @@ def _check(view: OnnxView, place: _Place) -> None:
             f"{what} reads a series from its end, so that no chunk of it can be run before those "
             f"behind it. {instead}"
         )
-    if _starts_from_zero(place.initial):
+    if starts_from_zero(place.initial):
         return
     assert place.initial is not None
-    fed = _fed_by(place.initial)
+    fed = fed_by(place.initial)
     if fed is not None and not fed.is_initializer():
-        given = next((v for k, v in _own_states(view, [place]).items() if k == fed.name), None)
+        given = next((v for k, v in own_states(view, [place]).items() if k == fed.name), None)
         raise ExportError(
             f"{what} has its state among the file's inputs already: {fed.name!r}"
             + (f", and its next one is {given!r}. " if given else ". ")
@@ -294,27 +205,6 @@ def _check(view: OnnxView, place: _Place) -> None:
             f"{instead}"
         )
     raise ExportError(f"{what} gets its first state from the model itself. {instead}")
-
-
-# -- where states come from and go to -----------------------------------------------------------
-
-
-def _starts_from_zero(value: ir.Value | None) -> bool:
-    """Tells whether a value holds zeros, whatever is fed."""
-    if value is None:
-        return True
-    known = constant_of(value)
-    if known is not None:
-        return not known.any()
-    node = value.producer()
-    if node is None or node.domain:
-        return False
-    if node.op_type == "ConstantOfShape":
-        filled = node.attributes.get("value")
-        return filled is None or not filled.as_tensor().numpy().any()
-    if node.op_type == "Concat":
-        return all(_starts_from_zero(v) for v in node.inputs if v is not None)
-    return node.op_type in _MOVES and _starts_from_zero(node.inputs[0])
 
 
 def _reads_turned(read: Sequence[ir.Value | None]) -> bool:
@@ -338,146 +228,8 @@ def _reads_turned(read: Sequence[ir.Value | None]) -> bool:
     return False
 
 
-def _fed_by(value: ir.Value) -> ir.Value | None:
-    """Returns the input of the file whose numbers, moved about alone, a value holds."""
-    while (node := value.producer()) is not None:
-        first = node.inputs[0] if node.inputs else None
-        if node.domain or node.op_type not in _MOVES or first is None:
-            return None
-        value = first
-    return value if value.is_graph_input() else None
-
-
-def _given_out(value: ir.Value | None) -> Iterator[ir.Value]:
-    """Yields the outputs of the file that hold a value's numbers, moved about or put together."""
-    pending, seen = [value] if value is not None else [], set[ir.Value]()
-    while pending:
-        value = pending.pop()
-        if value in seen:
-            continue
-        seen.add(value)
-        if value.is_graph_output():
-            yield value
-        for use in value.uses():
-            if use.node.op_type in _MOVES | {"Concat"} and not use.node.domain:
-                pending.extend(use.node.outputs)
-
-
-def _own_states(view: OnnxView, places: Sequence[_Place]) -> dict[str, str]:
-    """Returns the states that a file takes and gives out already: input -> output."""
-    taken: dict[ir.Value, set[_Start]] = {}
-    given: dict[ir.Value, set[_Start]] = {}
-    for start, initial, last in _recurrences(view, places):
-        fed = None if initial is None else _fed_by(initial)
-        if fed is not None:
-            taken.setdefault(fed, set()).add(start)
-        for output in _given_out(last):
-            given.setdefault(output, set()).add(start)
-    found: dict[str, str] = {}
-    for fed, starts in taken.items():
-        ends = [v for v, of in given.items() if of == starts and _goes_with(view, fed, v)]
-        if len(ends) == 1 and _read_only_at(fed, starts):
-            found[str(fed.name)] = str(ends[0].name)
-    for value in view.inputs:
-        if str(value.name) in found:
-            continue
-        for end in _named_after(view, value):
-            if end.name not in found.values() and _is_cache(value, end):
-                found[str(value.name)] = str(end.name)
-                break
-    order = [str(v.name) for v in view.inputs]
-    return {name: found[name] for name in order if name in found}
-
-
-#: A node, and which of its inputs a recurrence starts from.
-_Start = tuple[ir.Node, int]
-
-
-def _recurrences(
-    view: OnnxView, places: Sequence[_Place]
-) -> Iterator[tuple[_Start, ir.Value | None, ir.Value | None]]:
-    """Yields where recurrences start, from which value, and the value that they end with."""
-    for place in places:
-        if not place.is_of_scan:
-            yield (place.node, place.taken), place.initial, place.last
-    for loop in filter(is_loop, view.graph):
-        first = 0 if loop.op_type == "Scan" else 2
-        for number, state in enumerate(iteration_of(loop).states):
-            yield (loop, first + number), state.initial, state.final
-
-
-def _read_only_at(fed: ir.Value, starts: Collection[_Start]) -> bool:
-    """Tells whether nothing reads an input but recurrences that start from it.
-
-    What else is read is data: the features of an image that a decoder starts from and looks at.
-    """
-    return all(use in starts for use in _uses_behind_moves(fed))
-
-
-def _uses_behind_moves(value: ir.Value) -> Iterator[_Start]:
-    """Yields who reads the numbers of a value, moved about, at which of its inputs.
-
-    Bodies of loops and branches that read it are none of its graph, and no recurrence.
-    """
-    pending, seen = [value], set[ir.Value]()
-    while pending:
-        value = pending.pop()
-        if value in seen:
-            continue
-        seen.add(value)
-        for use in value.uses():
-            if use.node.domain or use.node.op_type not in _MOVES | _SIZES:
-                yield use.node, use.idx
-            elif use.node.op_type in _MOVES:
-                pending.extend(use.node.outputs)
-
-
-def _is_cache(value: ir.Value, end: ir.Value) -> bool:
-    """Tells whether a run puts new entries to an input, and does nothing else with it.
-
-    What is read otherwise before is data: a window of a series of which the last step is predicted.
-    """
-    uses = list(_uses_behind_moves(value))
-    return bool(uses) and all(
-        not node.domain
-        and node.op_type in _ADDING
-        and (_ADDING[node.op_type] is None or place in (_ADDING[node.op_type] or ()))
-        and end in _given_out(node.outputs[0])
-        for node, place in uses
-    )
-
-
-def _named_after(view: OnnxView, value: ir.Value) -> Iterator[ir.Value]:
-    """Yields the outputs that are called as the next value of an input, and may be that."""
-    outputs = {str(v.name): v for v in view.graph.outputs}
-    for before, after in _PAIRS if is_float(value) else ():
-        match = before.fullmatch(str(value.name))
-        end = None if match is None else outputs.get(match.expand(after))
-        if end is not None and _goes_with(view, value, end):
-            yield end
-
-
-def _cache_axes(view: OnnxView, own: Mapping[str, str]) -> dict[str, Axes]:
-    """Returns the axes of caches of keys and values, `[batch, head, past, feature]`."""
-    found: dict[str, Axes] = {}
-    for name, following in own.items():
-        sizes = view.input(view.input_names.index(name)).shape
-        if [n is None for n in sizes] == [True, False, True, False]:
-            found |= {name: _CACHE, following: _CACHE}
-    return found
-
-
-def _goes_with(view: OnnxView, value: ir.Value, following: ir.Value) -> bool:
-    """Tells whether an output may be the next value of an input."""
-    at, end = view.inputs.index(value), list(view.graph.outputs).index(following)
-    return alike(view.input(at), view.output(end))
-
-
-# -- states that are added ----------------------------------------------------------------------
-
-
 def _added(
-    read: OnnxModel, view: OnnxView, places: Sequence[_Place], own: Mapping[str, str]
+    read: OnnxModel, view: OnnxView, places: Sequence[Place], own: Mapping[str, str]
 ) -> StatesFile:
     """Returns the file with inputs and outputs for the states of some operators.
 
@@ -490,7 +242,7 @@ def _added(
     if old or not all(_found(model.graph, p) for p in places):
         model = read.model.clone()
     graph = model.graph
-    carried, axes = dict(own), _cache_axes(view, own)
+    carried, axes = dict(own), cache_axes(view, own)
     for place in places:
         node = _found(graph, place)
         assert node is not None
@@ -510,7 +262,7 @@ def _added(
     return StatesFile(read_onnx(model), carried, axes, added)
 
 
-def _found(graph: ir.Graph, place: _Place) -> ir.Node | None:
+def _found(graph: ir.Graph, place: Place) -> ir.Node | None:
     """Returns the operator of a graph that makes what a prepared one does, by their names."""
     names = {v.name for v in place.node.outputs if v.name}
     kind = place.node.op_type
@@ -529,7 +281,7 @@ def _batch_of(graph: ir.Graph, view: OnnxView) -> Dim:
 
 
 def _add(
-    model: ir.Model, node: ir.Node, place: _Place, name: str, following: str, batch: Dim
+    model: ir.Model, node: ir.Node, place: Place, name: str, following: str, batch: Dim
 ) -> None:
     """Lets an operator start from an input, and gives out where it ends: `[batch, unit]`."""
     graph, which = model.graph, place.which
@@ -544,12 +296,12 @@ def _add(
     at = 1 if attribute(node, "layout", 0) else 0
     before = _with_axis(model, "Unsqueeze", fed, at, f"{name}/whole")
     graph.insert_before(node, before)
-    if len(node.inputs) <= _TAKEN[which]:
-        node.resize_inputs(_TAKEN[which] + 1)
-    node.replace_input_with(_TAKEN[which], before.outputs[0])
-    if len(node.outputs) <= _GIVEN[which]:
-        node.resize_outputs(_GIVEN[which] + 1)
-    last = node.outputs[_GIVEN[which]]
+    if len(node.inputs) <= TAKEN[which]:
+        node.resize_inputs(TAKEN[which] + 1)
+    node.replace_input_with(TAKEN[which], before.outputs[0])
+    if len(node.outputs) <= GIVEN[which]:
+        node.resize_outputs(GIVEN[which] + 1)
+    last = node.outputs[GIVEN[which]]
     if not last.name:
         last.name = f"{following}/whole"
     after = _with_axis(model, "Squeeze", last, at, following)
@@ -559,7 +311,7 @@ def _add(
 
 
 def _add_to_scan(
-    model: ir.Model, node: ir.Node, place: _Place, name: str, following: str, batch: Dim
+    model: ir.Model, node: ir.Node, place: Place, name: str, following: str, batch: Dim
 ) -> None:
     """Lets a Scan start from an input, and gives out where it ends, as it carries it."""
     graph, entering = model.graph, iteration_of(place.node).states[place.which].entering
@@ -579,7 +331,7 @@ def _add_to_scan(
     graph.outputs.append(after.outputs[0])
 
 
-def _axes_of(place: _Place) -> Axes:
+def _axes_of(place: Place) -> Axes:
     """Returns the axes of a state: the batch, positions, and units behind."""
     if not place.is_of_scan:
         return (BATCH, "unit")

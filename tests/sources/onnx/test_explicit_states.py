@@ -386,7 +386,7 @@ def test_what_cannot_be_run_in_chunks(tmp_path):
 
 def test_a_file_that_was_changed_wrongly_is_found(tmp_path, monkeypatch):
     """From zeros the changed file has to predict what the untouched one does."""
-    monkeypatch.setattr(explicit_states, "_starts_from_zero", lambda _: True)
+    monkeypatch.setattr(explicit_states, "starts_from_zero", lambda _: True)
     with pytest.raises(VerificationError, match="apart from what it predicts by itself"):
         pg.compile(tagger(lower_from=0.5, zeros=1), [], tmp_path / "m.onnx", states="io")
 
