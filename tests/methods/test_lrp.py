@@ -9,7 +9,7 @@ import pytest
 import probegen as pg
 from probegen import runtime
 from probegen.errors import InstrumentError, SpecError, VerificationError
-from probegen.graph.tables import relevance
+from probegen.graph.tables import layer_relevance
 from tests import models
 from tests.methods import ruled
 from tests.methods.test_guided_backprop import BIAS, W1, W2, network
@@ -728,7 +728,7 @@ def test_tensorflow_formats_refuse_it(tmp_path):
 def test_the_verification_finds_a_wrong_share(tmp_path, monkeypatch):
     model, path = models.cnn(), tmp_path / "m.onnx"
     with monkeypatch.context() as changed:
-        changed.setattr(relevance, "stabilised", lambda b, z, _: b.add(z, 0.3))
+        changed.setattr(layer_relevance, "stabilised", lambda b, z, _: b.add(z, 0.3))
         pg.compile(model, pg.LRP(), path, verify=False)
     with pytest.raises(VerificationError, match="lrp/image"):
         pg.verify(path, model)

@@ -23,7 +23,12 @@ from probegen.graph.tables.normalisation_in_pieces import (
     divided_by_own_size,
     normalisation_in_pieces,
 )
-from probegen.graph.tables.relevance import CONVOLUTIONS, affine_behind, first_layers, weights_of
+from probegen.graph.tables.weighted_layers import (
+    CONVOLUTIONS,
+    affine_behind,
+    first_layers,
+    weights_of,
+)
 from probegen.methods.tables import LayerRule, Relevance
 from probegen.parity.witness.adjoints import adjoint, axes_of, normalisation_of, unbroadcast
 from probegen.parity.witness.forward import ForwardValues

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 
 from probegen.graph.core.builder import Builder
-from probegen.graph.tables.relevance import over
+from probegen.graph.tables.layer_relevance import over
 
 Z = np.array([[-8.0, -1e-3, 0.0, 1e-3, 2.0, 6.5]], np.float32)
 G = np.array([[1.0, -2.0, 3.0, 0.5, -0.25, 4.0]], np.float32)
