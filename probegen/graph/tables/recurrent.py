@@ -1,6 +1,6 @@
 """Relevance and DeepLIFT's multipliers through LSTM, GRU and RNN, one step after the other.
 
-All that a step computes is known beforehand (`recurrent_steps.unrolled`): what is left for the loop
+All that a step computes is known beforehand (`recurrent_unrolled`): what is left for the loop
 back through time is one product with the weights of the state.
 
 Relevance (Arras et al. 2017, sec. 3; Arras et al. 2019, sec. 7.3.2): of a gate and what it lets
@@ -26,7 +26,8 @@ from probegen.graph.core.values import dtype_of, shape_of
 from probegen.graph.loops.hoist import Collected
 from probegen.graph.loops.step_writer import StepWriter
 from probegen.graph.vjp.common import Dys, Gradients, optional, required
-from probegen.graph.vjp.recurrent_steps import Unrolled, directions_of, unrolled
+from probegen.graph.vjp.recurrent_operands import directions_of
+from probegen.graph.vjp.recurrent_unrolled import Unrolled, unrolled
 
 #: Moves a value away from 0 by a number.
 Stabilise = Callable[[ir.Value, float], ir.Value]

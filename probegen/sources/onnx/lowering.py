@@ -16,7 +16,7 @@ from probegen.graph.core.marks import MARK, MARK_DOMAIN
 from probegen.graph.core.values import rank_of, shape_of, subgraphs_of
 from probegen.graph.forward import ForwardGraph, open_size
 from probegen.graph.shape_inference import infer_shapes
-from probegen.graph.vjp.recurrent_steps import states_over_time
+from probegen.graph.vjp.recurrent_unrolled import states_over_time
 from probegen.plan.axes import BATCH
 from probegen.plan.plan import NUDGE, STATE, PlainOutput, Plan, TargetPlan, TensorRef
 from probegen.sources.onnx import nudges

@@ -27,7 +27,7 @@ from probegen.graph.loops.iteration import (
 )
 from probegen.graph.loops.step_writer import StepWriter
 from probegen.graph.vjp.common import optional, required
-from probegen.graph.vjp.recurrent_steps import directions_of, running
+from probegen.graph.vjp.recurrent_operands import directions_of, running
 from probegen.sources.onnx.loop_bodies import carried_states, give_out_steps, reads_backwards
 from probegen.sources.onnx.stepwise import attributes_of_a_direction
 

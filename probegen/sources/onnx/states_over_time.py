@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from probegen.graph.core.values import attribute, known_sizes
 from probegen.graph.loops.iteration import is_loop
-from probegen.graph.vjp.recurrent_steps import GATE_NAMES, STATES, directions_of
+from probegen.graph.vjp.recurrent_operands import GATE_NAMES, STATES, directions_of
 from probegen.plan.axes import BATCH, CHANNEL, TIME
 from probegen.plan.model_view import StateFacts, TensorFacts
 from probegen.plan.plan import STATE, TensorRef

@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 import probegen as pg
 from probegen import runtime
 from probegen.errors import VerificationError
-from probegen.graph.vjp import recurrent_steps
+from probegen.graph.vjp import recurrent_unrolled
 from tests.sources.onnx.recurrent import HIDDEN, WIDTH, weights_of
 
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}
@@ -111,7 +111,7 @@ def test_beyond_the_end_of_a_sequence_its_state_stays(tmp_path):
 
 
 def test_a_wrong_state_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(recurrent_steps, "_entering", lambda *given: given[1])
+    monkeypatch.setattr(recurrent_unrolled, "_entering", lambda *given: given[1])
     with pytest.raises(VerificationError, match="states/cell:1"):
         pg.compile(file("LSTM")[0], pg.States(), tmp_path / "m.onnx", inputs=AXES)
 
