@@ -195,6 +195,33 @@ class Reference(Protocol):
         """
 
 
+class DirectReference:
+    """What references share that run a model on its own inputs.
+
+    Attributes:
+        gradients_by: what computes the gradients, for the certificate.
+    """
+
+    gradients_by: str
+    _raw: Mapping[str, str]  # output -> what the gradient is called that it is made of
+
+    def fed(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns the inputs: the model takes them as they are."""
+        return dict(feed)
+
+    def computed_by(self, name: str) -> str:
+        """Returns what computes an attribution: one and the same for all."""
+        del name
+        return self.gradients_by
+
+    def raw_name(self, output: GradientOutput) -> str | None:
+        """Returns what the gradient is called that an output is made of, None if there is none.
+
+        What is made of gradients at several points has none.
+        """
+        return self._raw.get(output.spec.name)
+
+
 class WrappedReference:
     """Answers what another reference does; a subclass says what it answers otherwise."""
 

@@ -1,4 +1,4 @@
-"""What is right: the untouched source model for predictions, TensorFlow's gradients for the rest.
+"""Reference for artefacts of Keras models: the untouched model, and TensorFlow's gradients.
 
 Predictions come from the model called eagerly, as a user calls it: not watched, not traced, not
 in a stateless scope, all of which the artefact has behind it and might be wrong by. What a call
@@ -23,7 +23,7 @@ from probegen.methods.base import resized
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef
 from probegen.plan.raw_gradients import with_raw_gradients, without_scores
-from probegen.sources.base import Noise
+from probegen.sources.base import DirectReference, Noise
 from probegen.sources.changed_scores import (
     ScoresAt,
     attribution_by_scores,
@@ -69,7 +69,7 @@ _SUMS = frozenset({"AddV2", "Add", "Sub"})
 _ARITHMETIC = _SUMS | {"Mul", "RealDiv"}
 
 
-class KerasReference:
+class KerasReference(DirectReference):
     """Answers what the outputs for some inputs should be; see `sources.base.Reference`."""
 
     gradients_by = "TensorFlow's gradients"
@@ -375,22 +375,6 @@ class KerasReference:
             return self._moved
         except Exception:  # a witness that cannot be called proves nothing
             return None
-
-    def fed(self, feed: Mapping[str, Array]) -> dict[str, Array]:
-        """Returns the inputs: the model takes them as they are."""
-        return dict(feed)
-
-    def computed_by(self, name: str) -> str:
-        """Returns what computes an attribution: one and the same for all."""
-        del name
-        return self.gradients_by
-
-    def raw_name(self, output: GradientOutput) -> str | None:
-        """Returns what the gradient is called that an output is made of, None if there is none.
-
-        What is made of gradients at several points has none.
-        """
-        return self._raw.get(output.spec.name)
 
     def computed_near(self, name: str) -> float:
         """Returns the size of the numbers that an output's last function computes with.

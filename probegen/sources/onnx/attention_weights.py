@@ -14,7 +14,7 @@ from collections.abc import Container, Iterator
 import onnx_ir as ir
 
 from probegen.graph.core.marks import STRAIGHT_THROUGH
-from probegen.graph.core.queries import inputs_of, varying_inputs
+from probegen.graph.core.queries import needed_for, varying_inputs
 from probegen.graph.core.values import (
     Dim,
     attribute,
@@ -63,7 +63,7 @@ def attention_weights(graph: ir.Graph, varying: Container[ir.Value]) -> list[Wei
         varying: the values that depend on the inputs.
     """
     found: dict[ir.Value, Weights] = {}
-    needed = _needed(graph)
+    needed = needed_for(graph, graph.outputs)
     for node in graph:
         keys = softmax_axes(node)
         if not keys:
@@ -77,18 +77,6 @@ def attention_weights(graph: ir.Graph, varying: Container[ir.Value]) -> list[Wei
             applied = _applied(value, way)
             found.setdefault(applied, Weights(node, applied, keys, inside))
     return list(found.values())
-
-
-def _needed(graph: ir.Graph) -> set[ir.Node]:
-    """Returns the nodes that outputs are computed by."""
-    found: set[ir.Node] = set()
-    pending = list(graph.outputs)
-    while pending:
-        node = pending.pop().producer()
-        if node is not None and node not in found:
-            found.add(node)
-            pending.extend(inputs_of(node))
-    return found
 
 
 def _is_wide(node: ir.Node) -> bool:

@@ -1,4 +1,4 @@
-"""What is right of an artefact made from an ONNX file.
+"""Reference for artefacts of ONNX files: what their outputs should be.
 
 Predictions, activations and attention weights are those of the original file in onnxruntime, which
 runs a quantised file as it is written (see `running`).
@@ -37,7 +37,7 @@ from probegen.plan.plan import (
     samples_of,
 )
 from probegen.plan.raw_gradients import with_raw_gradients
-from probegen.sources.base import Noise
+from probegen.sources.base import DirectReference, Noise
 from probegen.sources.changed_scores import (
     ScoresAt,
     attribution_by_scores,
@@ -89,7 +89,7 @@ class _Twin:
     masks: UnmovedMasks | None
 
 
-class OnnxReference:
+class OnnxReference(DirectReference):
     """Answers what the outputs for some inputs should be; see `sources.base.Reference`."""
 
     gradients_by = "the gradient written a second time, without passes"
@@ -426,19 +426,6 @@ class OnnxReference:
 
     def _name_of(self, ref: TensorRef) -> str:
         return str(self._view.value(ref).name)
-
-    def fed(self, feed: Mapping[str, Array]) -> dict[str, Array]:
-        """Returns the inputs: the model takes them as they are."""
-        return dict(feed)
-
-    def computed_by(self, name: str) -> str:
-        """Returns what computes an attribution: one and the same for all."""
-        del name
-        return self.gradients_by
-
-    def raw_name(self, output: GradientOutput) -> str | None:
-        """Returns what the gradient is called that an output is made of, None if there is none."""
-        return self._raw.get(output.spec.name)
 
     def predictions_with(
         self, feed: Mapping[str, Array], weights: Mapping[str, Array]
