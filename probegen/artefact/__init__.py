@@ -1,1 +1,1 @@
-"""What those who write artefacts and those who read them share; no framework, no onnx."""
+"""What writers and readers of artefacts share; imports no framework and no onnx."""

@@ -47,7 +47,7 @@ _WORDS = ("", "a", "the", "Model", "x1")
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """An array that is drawn anew each time, always the same.
+    """An array that is kept as a seed: each time it is drawn it is the same.
 
     Attributes:
         name: the input.

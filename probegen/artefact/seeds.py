@@ -1,4 +1,4 @@
-"""The seed of a target by numpy: which entries of the scores are summed up."""
+"""The seed of a backward pass in numpy: the gradient of a target by the scores."""
 
 from __future__ import annotations
 

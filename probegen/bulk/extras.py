@@ -1,4 +1,4 @@
-"""Libraries that only some formats need."""
+"""Libraries that single formats need, and what to install where they are missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a bulk run is: the artefact, what was asked and the input, so that another is told apart."""
+"""The journal of a bulk run: its artefact, options and input, by which it goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One process at a time writes to a place; the system lets go where a process is killed."""
+"""Locks a place for one process, until it lets go or is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`probegen generate`: an artefact writes texts on, each new token with its attribution row."""
+"""`probegen generate`: an artefact continues texts, each new token with its attribution row."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from probegen.errors import SpecError
 def generate(
     artefact: str, texts: tuple[str, ...], ids: tuple[str, ...], as_json: bool, **options: Any
 ) -> None:
-    """Let ARTEFACT write prompts on, and show what each new token was made of.
+    """Continue prompts with ARTEFACT, and show what each new token was made of.
 
     ARTEFACT predicts the next token, and is compiled with a target that is the token which is
     chosen, such as --gradient-x-input --per-token dot --target input --region. Needs no TensorFlow

@@ -35,7 +35,7 @@ def words(given: str | None) -> list[str] | None:
 
 
 def labels_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what `--class-names` and `--feature-names` name, those left out left out."""
+    """Returns what `--class-names` and `--feature-names` give, without options left out."""
     labels = {name: words(options[name]) for name in ("class_names", "feature_names")}
     return {name: given for name, given in labels.items() if given is not None}
 

@@ -1,4 +1,4 @@
-"""Progress, notes and tables in a terminal; and what has to be imported before."""
+"""Progress, notes and tables in a terminal, and imports that keep its output clean."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ class BatchAxes:
                 self._lost.add(result)
 
     def is_lost(self, value: ir.Value) -> bool:
-        """Tells whether samples lie along some axis, alone or joined, and nobody can say which."""
+        """Tells whether samples lie along an axis of a value, and it is not known along which."""
         return value in self._lost
 
     def _loses(self, node: ir.Node) -> bool:

@@ -1,4 +1,4 @@
-"""What explanations read of a quantised model, so that its kernels stay those of the plain file.
+"""Lets explanations of a quantised model read other tensors than its fused integer kernels.
 
 A runtime joins `DequantizeLinear -> operator -> QuantizeLinear` into one kernel that computes with
 whole numbers, and rounds otherwise in rare places. It does so only where nobody else reads what

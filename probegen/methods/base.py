@@ -252,7 +252,7 @@ class GradientProbe(Probe):
 
 @dataclasses.dataclass(frozen=True)
 class Sized(Generic[T]):
-    """Whose sizes an attribution gets.
+    """The tensor whose sizes an attribution is brought to.
 
     Attributes:
         like: the tensor.

@@ -105,7 +105,7 @@ def kernel_coalitions(groups: int, samples: int, seed: int) -> Coalitions:
 
 
 def usual_samples(groups: int) -> int:
-    """Returns how many coalitions are drawn where nobody says, as in shap."""
+    """Returns how many coalitions are drawn by default, as in shap."""
     return 2 * groups + 2048
 
 

@@ -1,4 +1,4 @@
-"""Values that are not finite: whose fault they are, and which are meant."""
+"""Values that are not finite: which of them are meant, and what makes the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attributions that lie over the picture that arrived, and what they were before.
+"""Attributions that an artefact brings to the size of the picture it was fed, and their own size.
 
 What is brought to a picture's size is no longer what methods define. So a second artefact of the
 same format gives the attributions as they were before, which are judged as any others are; and what

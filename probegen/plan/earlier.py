@@ -1,4 +1,4 @@
-"""Finds what a manifest names in a model that was built anew.
+"""Finds the layers that a manifest names in a model that was built anew.
 
 Keras numbers the names of layers that got none, a process through: a `MultiHeadAttention` inside
 a custom layer may be `multi_head_attention_3` where the artefact was made and

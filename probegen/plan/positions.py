@@ -142,7 +142,7 @@ class _Read:
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Where attention weights have what.
+    """Which axes of attention weights are those of samples, heads, queries and keys.
 
     Attributes:
         query: the last axis that may be of queries; None where there is one query, which has no
@@ -161,7 +161,7 @@ class Weights:
 
 
 def weight_axes(names: Axes, keys: Sequence[int], apart: bool = False) -> Weights:
-    """Returns where attention weights have what.
+    """Returns which axes of attention weights are those of samples, heads, queries and keys.
 
     Args:
         names: of their axes as far as known.

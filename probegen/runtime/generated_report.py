@@ -1,4 +1,4 @@
-"""A self-contained HTML page about texts that were written: pictures, and a row for each token.
+"""A self-contained HTML page about generated texts: pictures, and a row for each token.
 
 The page runs no script and needs nothing from outside; whatever comes from the caller is escaped.
 """

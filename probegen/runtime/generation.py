@@ -1,4 +1,4 @@
-"""Writes texts on, token by token, and says of each new token what it was made of."""
+"""Continues texts token by token, and explains each new token."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def generate(
     seed: int | Sequence[int] = 0,
     padding: str | None = None,
 ) -> Any:
-    """Writes prompts on, with an attribution row for each new token.
+    """Continues prompts, with an attribution row for each new token.
 
     The artefact is that of a model that predicts the next token at each position (`[batch, step,
     class]`) or behind the last (`[batch, class]`). Rows come of its attributions of the ids whose
@@ -137,7 +137,7 @@ class _StatesFallShortError(Exception):
 
 @dataclasses.dataclass(eq=False)
 class _Text:
-    """A text that is being written on.
+    """A text that is being continued.
 
     Attributes:
         prompt: how many ids the prompt has.
@@ -356,7 +356,7 @@ def _written(
     count: int,
     ends: Collection[int],
 ) -> list[_Text]:
-    """Returns prompts written on.
+    """Returns continued prompts.
 
     Raises:
         ArtefactError: the engine failed.

@@ -1,4 +1,4 @@
-"""What explains several classes or steps at once, taken apart: which they are, each by itself."""
+"""One class or step of an attribution that explains several at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NTH = {1: "second", 2: "third"}
 
 
 def nth_best(rank: int) -> str:
-    """Returns what the best class (0), the second best (1) and so on are called."""
+    """Returns the name of a rank: the best class (0), the second best (1) and so on."""
     return "best" if rank == 0 else f"{_NTH.get(rank, f'{rank + 1}th')} best"
 
 

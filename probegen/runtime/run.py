@@ -1,4 +1,4 @@
-"""What was run on what, and what pictures and reports are drawn from.
+"""The facts of a run, and the interface that pictures and reports are drawn through.
 
 Records and results draw themselves by way of `probegen.runtime.plot` and `probegen.runtime.report`.
 Those two know nothing of them but what stands here, so that imports go one way.

@@ -1,4 +1,4 @@
-"""Recurrent states that are fed: zeros where a request gives none, and where they ended."""
+"""Recurrent states of a run: those fed, zeros where there are none, and the last ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands at each step of a series: dates, numbers or text, for all samples or for each."""
+"""Labels of the steps of a series: dates, numbers or text."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def verify(
     digests: bool = True,
     **options: Unpack[Options],
 ) -> Reproduction:
-    """Compares an artefact with what it was when it was verified, without its source model.
+    """Compares the answers of an artefact with those it gave when it was verified.
 
     Its contents are held against their digests, and the requests that it keeps are asked again.
     An artefact that was compiled with `verify=False` or `answers=False`, or by an older probegen,

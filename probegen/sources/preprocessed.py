@@ -313,7 +313,7 @@ def _over(output: OutputSpec, arriving: InputSpec) -> OutputSpec:
 
 
 class PreprocessedReference(WrappedReference):
-    """Says what is right for pictures as they arrive."""
+    """The reference for pictures as they arrive."""
 
     def __init__(self, inner: Reference, source: PreprocessedSource) -> None:
         super().__init__(inner)

@@ -1,4 +1,4 @@
-"""States that a model takes and gives out already, as a user pairs them."""
+"""Pairs of inputs and outputs that a user names as the states of a model."""
 
 from __future__ import annotations
 

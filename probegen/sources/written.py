@@ -1,4 +1,4 @@
-"""A program as it is written: for ONNX cut behind its text layers; with its states on request."""
+"""A model as it is written: for ONNX cut behind its text layers, on request with fed states."""
 
 from __future__ import annotations
 

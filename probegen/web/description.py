@@ -110,7 +110,7 @@ def description(
 
 
 def title_of(path: Path, manifest: Manifest) -> str:
-    """Returns what a page is called where nobody says it."""
+    """Returns what a page is called by default."""
     return shortened(str(manifest.model.get("name") or path.stem), 80)
 
 

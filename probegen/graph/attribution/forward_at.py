@@ -60,7 +60,7 @@ def usual_count(
     *,
     backward: bool = False,
 ) -> int:
-    """Returns how many points a run takes where nobody says.
+    """Returns how many points a run takes by default.
 
     See `LARGEST_ACTIVATION`; with a backward pass, `ALL_ACTIVATIONS`. One where a reshaping fixes
     how many samples there are, whatever the inputs say.

@@ -49,7 +49,7 @@ def copy_node(
 
 
 def standing_apart(node: ir.Node, inputs: Iterable[ir.Value | None]) -> ir.Node:
-    """Returns a node as another one, with one output, on other inputs; it stands in no graph."""
+    """Returns a copy of a node, with one output, on other inputs; it belongs to no graph."""
     made = ir.node(
         node.op_type,
         list(inputs),

@@ -1,4 +1,4 @@
-"""Masks, which keep what they are for the unchanged tensors when tensors move."""
+"""Masks keep the values of the unmoved sample while a path moves tensors."""
 
 from __future__ import annotations
 

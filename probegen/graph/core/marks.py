@@ -1,4 +1,4 @@
-"""Marks in a forward graph: identities of our own domain that say something to the walk.
+"""Marks in a forward graph: identities of our own domain that tell the reverse walk something.
 
 `Mark` is a tensor that gradients are taken at, or a mask, which paths hold; `StopGradient` is one
 that gradients do not pass. `StraightThrough(y, x, scale, zero)` is y, and passes gradients on to x:

@@ -23,7 +23,7 @@ DEQUANTISING = frozenset({"DequantizeLinear"})
 
 
 def constants_of(model: ir.Model) -> Callable[[Container[int]], Iterator[npt.NDArray[Any]]]:
-    """Returns what gives the initializers of a model that have one of some numbers of elements."""
+    """Returns a function from numbers of elements to the initializers that have as many."""
 
     def of_sizes(sizes: Container[int]) -> Iterator[npt.NDArray[Any]]:
         graphs = [model.graph]

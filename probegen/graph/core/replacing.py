@@ -45,7 +45,7 @@ def take_place(old: ir.Value, new: ir.Value) -> None:
 
 
 def remove_whole(graph: ir.Graph, nodes: Iterable[ir.Node]) -> None:
-    """Takes nodes out of a graph with all that they run, which counts as a reader no longer.
+    """Takes nodes out of a graph, with their subgraphs, which then read nothing any more.
 
     Raises:
         ValueError: another node reads what one of them makes.

@@ -1,4 +1,4 @@
-"""What loops collect and nobody reads."""
+"""Scan outputs of loops that nothing reads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from probegen.graph.loops.iteration import is_loop, iteration_of
 
 
 def drop_unread_outputs(graph: ir.Graph) -> None:
-    """Takes out scan outputs that nobody reads, and the nodes that compute them alone.
+    """Takes out scan outputs that nothing reads, and the nodes that compute nothing else.
 
     `last, every = Scan(s, x)` with `every` unread -> `last = Scan(s, x)`
 

@@ -52,10 +52,11 @@ def scattered_extreme(node: ir.Node) -> str | None:
 
 
 def plainly(walk: Walk) -> Walk:
-    """Returns a walk for rules of gradients: what they write in simpler operators has gradients.
+    """Returns a walk for rules of gradients that a method with rules of its own falls back on.
 
-    The rules of a method know nothing of the operators that stand for one of the graph's. Of the
-    graph's own they are still heard: a maximum is not passed together with a Relu before it.
+    Such a rule may write an operator in simpler ones and differentiate these: that is done by the
+    rules of gradients, as the method's know only the graph's own operators. What the method's rules
+    say of these still holds: a maximum is not passed together with a Relu before it.
     """
     return dataclasses.replace(walk, simpler=RULES)
 

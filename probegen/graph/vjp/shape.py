@@ -88,7 +88,7 @@ def _trilu(v: Local) -> ir.Value:
 
 
 def concat(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
-    """Concat: each input gets its part of g; parts that nobody wants are not cut."""
+    """Concat: each input gets its part of g; parts that are not asked for are not cut out."""
     b = walk.builder
     g, reads = given(dy), inputs(node)
     axis = axis_of(node, g, 0)

@@ -117,7 +117,7 @@ def sizes_of(x: ir.Value) -> list[int | None]:
 
 
 def known(size: int | None) -> int:
-    """Returns a size that has been found to be known.
+    """Returns a size, which has to be known.
 
     Raises:
         Refused: it is not.

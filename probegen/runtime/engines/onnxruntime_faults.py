@@ -1,4 +1,4 @@
-"""What a session of onnxruntime is opened with and without: for all who open one."""
+"""Options of onnxruntime sessions that work around its faults."""
 
 from __future__ import annotations
 

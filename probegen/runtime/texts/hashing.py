@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 
 
 class Hashing:
-    """A bin for each string; nobody can tell which strings a bin stands for.
+    """A bin for each string; a bin does not tell which strings it stands for.
 
     Settings: `bins`, `mask` (the string of the first bin, or None), `mode` (`"int"`, `"one_hot"`,
     `"multi_hot"`, `"count"`) and `dtype` of what comes out.

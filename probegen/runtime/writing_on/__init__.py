@@ -1,1 +1,1 @@
-"""The parts of `runtime.generate`: which inputs take what, prompts, and the choice of a token."""
+"""Parts of `runtime.generate`: inputs, prompts, the choice of a token, results."""

@@ -1,4 +1,4 @@
-"""A text that was written on, token by token, and what each new token was made of."""
+"""The result of `runtime.generate`: a text, and what each new token was made of."""
 
 from __future__ import annotations
 

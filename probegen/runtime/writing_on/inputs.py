@@ -66,7 +66,7 @@ class TokenInputs:
             if tokenizer.words
         ]
         if len(texts) > 1:
-            raise InputError("the artefact takes several texts; only one can be written on.")
+            raise InputError("the artefact takes several texts; only one can be continued.")
         text, tokenizer = texts[0] if texts else (None, None)
         made = {} if text is None else {into: what for what, into in text.makes.items()}
         kinds: dict[str, list[InputSpec]] = {

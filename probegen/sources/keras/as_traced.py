@@ -1,6 +1,6 @@
 """Runs functions of TensorFlow as they were traced: without its graph optimiser.
 
-What others are held against has to be what the model says. The optimiser rewrites a graph before
+A reference has to compute what the model says. The optimiser rewrites a graph before
 it runs it, and is a program with faults of its own: of two calls of a layer that cancel out
 (`(x * s + m) + (-x * s + m)`), with differences of scores beside their gradients, it makes a
 function all of whose results are `[0]`, without a word. It also takes longer than a few runs.

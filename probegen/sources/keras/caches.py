@@ -37,7 +37,7 @@ _APART = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class CachedModel(KerasModel):
-    """A causal model that takes ids and the cache of what came before; see `KerasModel`.
+    """A causal model that takes ids and the cache of the tokens before them; see `KerasModel`.
 
     Attributes:
         inner: the model, which takes whole texts and the mask of their padding.
@@ -100,7 +100,7 @@ def has_cache(source: KerasModel) -> bool:
 
 
 def with_cache(source: KerasModel) -> CachedModel:
-    """Returns a causal model that takes the cache of what came before.
+    """Returns a causal model that takes the cache of the tokens before.
 
     Raises:
         ExportError: it keeps none of a form that is known, or does not predict with it what it

@@ -1,4 +1,4 @@
-"""Puts other tensors in the place of those that operations make, while these are traced."""
+"""Replaces the tensors that operations make, while these operations are traced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stays that of the input itself while a path moves the input: masks.
+"""Masks keep the values of the unmoved input while a path moves it.
 
 A path from a baseline leaves the value that padding has, and a mask computed anew at each point
 would go off with it. Masks say which elements are there at all, so they are held: those that Keras

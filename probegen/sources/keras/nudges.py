@@ -1,4 +1,4 @@
-"""Gradients at the hidden states of a recurrent layer: zeros that each step adds to its state.
+"""Gradients at the hidden states of a recurrent layer, at zeros that are added to each state.
 
 The hidden state of a step goes into the output there and into all later steps. The gradient by
 both together is that at a number which is added to the state as soon as the cell has made it: at

@@ -1,4 +1,4 @@
-"""Puts other functions in the place of a library's own while somebody needs them."""
+"""Replaces functions of a library while somebody needs other ones in their place."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def set_to(variable: contextvars.ContextVar[T], value: T) -> Iterator[None]:
 
 
 class Patches:
-    """Functions that are wrapped as long as somebody needs it, in whatever thread.
+    """Functions that are wrapped as long as any thread needs them to be.
 
     What stands there is seen by all threads; whoever needs it looks in a context variable whether
     it is meant. The originals come back when the last one leaves, whatever was raised.

@@ -1,4 +1,4 @@
-"""What is right of states over time: the untouched cell called eagerly, step by step.
+"""Reference for states over time: the untouched cell, called eagerly step by step.
 
 It shares nothing with what an artefact holds (`recurrence`) but what the loop was given. Gates are
 what the cell's own activations return while it is called.

@@ -1,4 +1,4 @@
-"""Traces functions for a few calls, without what TensorFlow does for its messages.
+"""Traces functions faster: without noting where in the program each operation is made.
 
 It keeps with each operation the place in the program where it is made. To look for that takes a
 seventh of a trace, more the deeper the calls are.

@@ -1,4 +1,4 @@
-"""Keeps what a call changes in a model as it was: recurrent states, seeds, variables of layers."""
+"""Restores what a call changes in a model: states, seeds, variables of layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is right of a tensor inside a loop: the body of the file's loop, run one step at a time.
+"""Reference for tensors inside loops: the body of the file's loop, run one step at a time.
 
 It shares nothing with what an artefact holds: no loop operator runs, and nothing is stacked by one.
 """

@@ -203,7 +203,7 @@ class Layouts:
         return Apart(axis, tuple(parts), tuple(sizes), _completed(names, usual=False))
 
     def is_lost(self, value: ir.Value) -> bool:
-        """Tells whether nobody can say along which axis samples lie."""
+        """Tells whether it is not known along which axis samples lie."""
         return self._batched and self._batch.is_lost(value)
 
     def _batch_axis(self, value: ir.Value, shape: Sequence[Dim]) -> int | None:

@@ -21,7 +21,7 @@ _KINDS = {
 
 
 def cut_maps(proto: onnx.ModelProto) -> list[str]:
-    """Lets what a `ZipMap` reads be the output of a model in its place, by the same name.
+    """Replaces the output of a `ZipMap` by the tensor that it reads, under the same name.
 
     `output_probability = ZipMap(probabilities)` -> `output_probability = Identity(probabilities)`
 

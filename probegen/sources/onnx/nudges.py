@@ -1,4 +1,4 @@
-"""Gradients at the states of a file over time: zeros that each step adds to its new state.
+"""Gradients at states over time of an ONNX file, taken at zeros that are added to each new state.
 
 A state goes into what a step gives out and into all later steps. The gradient by both together is
 that at a number which is added to the state as soon as the step has made it. An operator has zeros

@@ -1,4 +1,4 @@
-"""What a node that is taken apart reads."""
+"""Operands of nodes that are taken apart, and what stands for their outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is right of a file whose states became inputs: from zeros it is the untouched file."""
+"""Reference for a file whose states became inputs: fed zeros, the untouched file."""
 
 from __future__ import annotations
 

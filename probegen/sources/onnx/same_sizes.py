@@ -23,7 +23,7 @@ _BY_SEQUENCE = ((4, 0), (5, 1), (6, 1))
 
 
 def join_unnamed_sizes(graph: ir.Graph) -> bool:
-    """Gives sizes of inputs that nobody named one name where an operator needs them to be equal.
+    """Gives unnamed sizes of inputs one name where an operator needs them to be equal.
 
     `Add(x [unk__1, 7], y [unk__2, 7])` -> `Add(x [unk__1, 7], y [unk__1, 7])`
 

@@ -30,7 +30,7 @@ def scores_of(output: ir.Value) -> ir.Value | None:
 
 
 def is_turn_of_scores(node: ir.Node) -> bool:
-    """Tells whether a node is none of the file's, but turns scores as an output is turned."""
+    """Tells whether a node was added, to transpose scores as an output is transposed."""
     return SCORES in node.meta
 
 

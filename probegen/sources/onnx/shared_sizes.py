@@ -14,7 +14,7 @@ from probegen.sources.onnx.names import AllNames
 
 
 def share_sizes(model: ir.Model, known: Mapping[ir.Value, Known], names: AllNames) -> bool:
-    """Makes what is put together from open sizes once, of the shapes of the inputs.
+    """Computes each value that consists of open sizes once, from the shapes of the inputs.
 
     `Reshape(y, Concat(Gather(Shape(h)), 8))` with h `[batch, 96]` -> `Reshape(y, Concat(Shape(x),
     8))` with x the input of that batch; the same for all such targets.

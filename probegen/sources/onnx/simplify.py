@@ -1,4 +1,4 @@
-"""A graph as a stranger exported it -> one that is ready for the walk."""
+"""Brings the graph of any exporter into the form that is differentiated."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ROUNDS = 60
 
 
 def simplify(model: ir.Model) -> tuple[str, ...]:
-    """Brings a model into the form that the walk needs.
+    """Brings a model into the form that the reverse walk needs.
 
     Leaves: the same inputs, the same outputs by name and order, the same values.
 

@@ -52,7 +52,7 @@ def _fix_reshape_target(node: ir.Node, known: Mapping[ir.Value, Known]) -> bool:
 
 
 def told_by_reshape(node: ir.Node, known: Mapping[ir.Value, Known]) -> tuple[str, int] | None:
-    """Returns which size of the inputs is one number, as a Reshape takes no other; else None.
+    """Returns an open size of the inputs and the one number that a Reshape lets it be; else None.
 
     `Reshape(x [time, batch, 8], [6, 2 * batch, 4])` -> `time` is 6
 

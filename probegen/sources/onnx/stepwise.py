@@ -1,4 +1,4 @@
-"""What is right of states over time: the file's operator in onnxruntime, one step at a time.
+"""Reference for states over time: the file's operator in onnxruntime, run one step at a time.
 
 Gates are computed by numpy from the states before the step, as the specification says them.
 """

@@ -1,4 +1,4 @@
-"""Lets something else run in the place of layers' `call`, for the length of a `with` block."""
+"""Runs other functions in the place of layers' `call`, for the length of a `with` block."""
 
 from __future__ import annotations
 

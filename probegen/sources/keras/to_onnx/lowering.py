@@ -156,7 +156,7 @@ def convert_forward(
 
 
 def converted_graph(source: KerasModel, plan: Plan, conversion: Conversion) -> ForwardGraph:
-    """Returns the forward pass that a plan was converted to, as a graph that nobody else has.
+    """Returns the forward pass that a plan was converted to, as a graph of the caller's own.
 
     Raises:
         ExportError: the graph cannot be read, or not be lifted to the operator set.
