@@ -1,4 +1,4 @@
-"""Verification: artefact and source model on the same inputs, and what came of it."""
+"""Verification: artefact and source model on the same inputs, and the report of it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,8 @@ from probegen.artefact.manifest import (
     STATE,
     Manifest,
 )
-from probegen.artefact.rows import BATCH
 from probegen.errors import InputError, VerificationError
 from probegen.graph.running import session_options
-from probegen.methods.axes import batch_first
 from probegen.methods.text_forms import from_dict
 from probegen.parity import texts, trials
 from probegen.parity.calls import Call, floating
@@ -35,6 +33,7 @@ from probegen.parity.finite import check_finite
 from probegen.parity.judging import Comparison
 from probegen.parity.over_pictures import OverPictures
 from probegen.parity.report import Report
+from probegen.parity.requests import drawn_groups, drawn_region, drawn_targets
 from probegen.parity.rows import RowsReference
 from probegen.parity.samples import Batch
 from probegen.parity.samples_apart import (
@@ -46,7 +45,6 @@ from probegen.parity.stored_arrays import with_arrays
 from probegen.parity.ties import with_keys_settled, with_ties_settled
 from probegen.parity.witness.reference import reference_of, tables_last
 from probegen.plan.making import make_plan
-from probegen.runtime.groups import sizes_by_axis
 from probegen.runtime.inputs import describe
 from probegen.runtime.states import checked_samples
 from probegen.runtime.verification import Reproduction
@@ -55,12 +53,8 @@ from probegen.sources.base import Program
 from probegen.sources.preprocessed import PreprocessedSource, behind
 from probegen.sources.written import as_written, from_states
 from probegen.stages import stage
-from probegen.text import amount
 
 Array = npt.NDArray[Any]
-
-#: The most groups that are drawn where an artefact takes groups.
-_GROUPS = 4
 
 
 @overload
@@ -179,12 +173,12 @@ def _measured(
         tried += texts.tried(art.texts, described, program.source, samples, rng)
     calls = []
     for place, (drawn, predictions) in enumerate(tried, start=1):
-        groups = _groups(described, drawn, rng)
-        region = _region(described, predictions, drawn, rng)
+        groups = drawn_groups(described, drawn, rng)
+        region = drawn_region(described, predictions, drawn, rng)
         more = {REGION_INPUT: region, GROUPS_INPUT: groups}
         given = {name: value for name, value in more.items() if value is not None}
         batch = dataclasses.replace(drawn, feed={**drawn.feed, **given})
-        asked = _targets(described, target, batch, rng) if described.target_input else None
+        asked = drawn_targets(described, target, batch, rng) if described.target_input else None
         expected = {**reference.explanations(batch.feed, asked), **predictions}
         named = {o.name: expected[o.name] for o in described.outputs}
         check_finite(reference, name, named, batch.feed, batch.hard, made_up=samples is None)
@@ -412,68 +406,6 @@ def _without_classes_of_nothing(
             changed[output.name] = changed[output.name].copy()
             changed[output.name][nothing] = expected[output.name][nothing]
     return changed
-
-
-def _targets(described: Manifest, target: Any, batch: Batch, rng: np.random.Generator) -> Array:
-    """Returns the target of each row: those given, or the argmax and random ones.
-
-    Raises:
-        InputError: there is neither one for all samples nor one for each.
-    """
-    if target is None:
-        drawn = rng.integers(0, described.target_classes or 1, batch.size).astype(np.int32)
-        drawn[0] = -1
-        return drawn
-    asked = np.asarray(target)
-    if asked.dtype.kind not in "iu" or asked.ndim > 1:
-        raise InputError(f"target takes a class index or one for each sample, got {target!r}.")
-    if asked.ndim == 0:
-        return np.full(batch.size, asked, np.int32)
-    if batch.source and max(batch.source) >= len(asked):
-        raise InputError(f"target has {amount(len(asked), 'entry')}, the samples are more.")
-    source = batch.source or [i % len(asked) for i in range(batch.size)]
-    return asked[list(source)].astype(np.int32)
-
-
-def _groups(described: Manifest, batch: Batch, rng: np.random.Generator) -> Array | None:
-    """Returns groups of positions for a batch, drawn; None where the artefact takes none."""
-    spec = described.groups_input
-    if spec is None:
-        return None
-    sizes = {**sizes_by_axis(spec, described, batch.feed), BATCH: batch.size}
-    shape = [sizes[a] if n is None else n for a, n in zip(spec.axes, spec.shape, strict=True)]
-    most = min(spec.vocabulary or _GROUPS, _GROUPS)
-    return rng.integers(0, most, [batch.size, *shape[1:]]).astype(np.int32)
-
-
-def _region(
-    described: Manifest,
-    predictions: Mapping[str, Array],
-    batch: Batch,
-    rng: np.random.Generator,
-) -> Array | None:
-    """Returns weights of positions for a batch, drawn; None where the artefact takes none.
-
-    In turn any numbers, negative ones among them, one position alone, ones, and zeros alone. Sizes
-    that nothing tells are 1.
-    """
-    spec = described.region_input
-    if spec is None:
-        return None
-    sizes: dict[str, int] = {}
-    for one in described.predictions:
-        named, _ = batch_first(one.axes)
-        if not sizes and set(spec.axes) <= set(named):
-            sizes = dict(zip(named, predictions[one.name].shape, strict=True))
-    shape = [n or sizes.get(a, 1) for a, n in zip(spec.axes, spec.shape, strict=True)][1:]
-    found = rng.normal(size=(batch.size, *shape))
-    for row in range(batch.size):
-        if row % 4 == 1:
-            place = tuple(rng.integers(0, shape))
-            found[row], found[(row, *place)] = 0.0, found[(row, *place)]
-        elif row % 4 > 1:
-            found[row] = float(row % 4 == 2)
-    return found.astype(np.float32)
 
 
 def program_of(model: Any, described: Manifest) -> Program:

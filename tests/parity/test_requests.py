@@ -5,7 +5,7 @@ import pytest
 
 from probegen.artefact.manifest import InputSpec, Manifest, OutputSpec, TargetSpec
 from probegen.errors import InputError
-from probegen.parity.measuring import _targets
+from probegen.parity.requests import drawn_targets
 from probegen.parity.samples import ORDINARY, Batch
 
 CLASSES = 3
@@ -27,7 +27,7 @@ def batch(size, source=()):
 
 
 def targets(target, size=4, source=(), seed=0):
-    found = _targets(MANIFEST, target, batch(size, source), np.random.default_rng(seed))
+    found = drawn_targets(MANIFEST, target, batch(size, source), np.random.default_rng(seed))
     assert found.dtype == np.int32
     assert found.shape == (size,)
     return found.tolist()
