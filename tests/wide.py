@@ -454,7 +454,7 @@ _TABLES: Mapping[str, tuple[str, ...]] = {
     "graph/vjp/test_linear.py": ("test_gradient",),
     "graph/vjp/test_normalisation.py": ("test_gradient",),
     "graph/vjp/test_onnx_cases.py": ("test_a_published_case",),
-    "graph/vjp/test_pooling.py": ("test_gradient_goes_to_the_first_greatest",),
+    "graph/vjp/test_max_pooling.py": ("test_gradient_goes_to_the_first_greatest",),
     "graph/vjp/test_recurrent.py": (
         "test_float32_in_onnxruntime_agrees_with_float64",
         "test_gradients_agree_with_the_complex_step",

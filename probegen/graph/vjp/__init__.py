@@ -18,6 +18,7 @@ from probegen.graph.vjp.convolution import RULES as CONVOLUTION
 from probegen.graph.vjp.elementwise import RULES as ELEMENTWISE
 from probegen.graph.vjp.linear import RULES as LINEAR
 from probegen.graph.vjp.mark import RULES as MARK
+from probegen.graph.vjp.max_pooling import RULES as MAX_POOLING
 from probegen.graph.vjp.normalisation import RULES as NORMALISATION
 from probegen.graph.vjp.pad import RULES as PAD
 from probegen.graph.vjp.pooling import RULES as POOLING
@@ -40,6 +41,7 @@ FAMILIES: Mapping[str, Mapping[str, Rule]] = {
     "normalisation": NORMALISATION,
     "convolution": CONVOLUTION,
     "pooling": POOLING,
+    "max_pooling": MAX_POOLING,
     "pad": PAD,
     "resize": RESIZE,
     "sampling": SAMPLING,

@@ -507,3 +507,15 @@ def _info(case: Case, position: int, element: type, open_axes: Open) -> onnx.Val
         sizes[axis] = name
     kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
     return onnx.helper.make_tensor_value_info(f"x{position}", kind, sizes)
+
+
+def check_rows_apart(case: Case) -> None:
+    """Checks that the gradient at each sample of a batch is the one that it has alone."""
+    forward = one_node(case, np.float32, case.open_batch())
+    made = differentiate(forward, ["x0"], ["y0"]).model
+    x = case.inputs[0].astype(np.float32)
+    dy = uniform(*run(forward, {"x0": x})["y0"].shape, seed=4).astype(np.float32)
+    together = run(made, {"x0": x, "dy/y0": dy})["d/x0"]
+    for i in range(len(x)):
+        alone = run(made, {"x0": x[i : i + 1], "dy/y0": dy[i : i + 1]})["d/x0"]
+        np.testing.assert_allclose(together[i : i + 1], alone, rtol=1e-5, atol=1e-6)
