@@ -33,9 +33,10 @@ from probegen.graph.writing import write_model
 from probegen.methods.input_gradient import InputGradient
 from probegen.parity import trials
 from probegen.parity.comparison import TOLERANCES
-from probegen.parity.differences import CONFIRMED, OPEN, REFUTED, STEPS, verdict
+from probegen.parity.differences import STEPS
 from probegen.parity.rows import RowsReference
 from probegen.parity.slopes import Slopes
+from probegen.parity.verdicts import CONFIRMED, OPEN, REFUTED, verdict
 from probegen.plan.making import make_plan
 from probegen.plan.model_view import ModelView
 from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TargetPlan, TensorRef

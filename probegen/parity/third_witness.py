@@ -21,8 +21,9 @@ from probegen.methods.samples import NumpyWalk
 from probegen.parity.calls import Call
 from probegen.parity.classes import each_class, heard, of_entry, repeated
 from probegen.parity.comparison import compare
-from probegen.parity.differences import CONFIRMED, REFUTED, Differences, worse
+from probegen.parity.differences import Differences
 from probegen.parity.report import DIFFERENCES, Parity
+from probegen.parity.verdicts import CONFIRMED, REFUTED, worse
 from probegen.plan.plan import (
     ChainOutput,
     GradientGroup,

@@ -8,16 +8,8 @@ import pytest
 
 import probegen as pg
 from probegen.artefact.manifest import OutputSpec, TargetSpec
-from probegen.parity.differences import (
-    CONFIRMED,
-    OPEN,
-    REFUTED,
-    Differences,
-    Slopes,
-    _directions,
-    _unit,
-    verdict,
-)
+from probegen.parity.differences import Differences, Slopes, _directions, _unit
+from probegen.parity.verdicts import CONFIRMED, OPEN, REFUTED, verdict
 from probegen.plan.plan import GradientGroup, GradientOutput, TargetPlan, TensorRef
 
 REF, PROBE = TensorRef(None), pg.InputGradient()

@@ -7,8 +7,9 @@ import pytest
 
 import probegen as pg
 from probegen.artefact.manifest import OutputSpec, TargetSpec
-from probegen.parity.differences import OPEN, REFUTED, Differences
+from probegen.parity.differences import Differences
 from probegen.parity.slopes import Points
+from probegen.parity.verdicts import OPEN, REFUTED
 from probegen.plan.plan import GradientGroup, GradientOutput, TargetPlan, TensorRef
 
 REF = TensorRef("x")
