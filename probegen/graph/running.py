@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 import onnxruntime
 
@@ -35,7 +37,9 @@ def session_options() -> onnxruntime.SessionOptions:
 
 
 def open_graph(
-    model: ir.Model, options: onnxruntime.SessionOptions | None = None
+    model: ir.Model,
+    options: onnxruntime.SessionOptions | None = None,
+    without: Sequence[str] = (),
 ) -> onnxruntime.InferenceSession:
     """Returns a session of a model, which is left as it is.
 
@@ -45,6 +49,7 @@ def open_graph(
     Args:
         model: the model.
         options: what `session_options` returned, changed; by default as it returns them.
+        without: what onnxruntime must not rewrite, by its names.
 
     Raises:
         Exception: onnxruntime cannot run it.
@@ -70,5 +75,5 @@ def open_graph(
         data,
         options,
         providers=["CPUExecutionProvider"],
-        disabled_optimizers=disabled_optimizers(data),
+        disabled_optimizers=[*without, *(disabled_optimizers(data) or ())],
     )

@@ -34,6 +34,7 @@ from probegen.graph.passes.after.scale_before_masks import scale_before_masks
 from probegen.graph.passes.after.separate_turned_weights import separate_turned_weights
 from probegen.graph.passes.after.write_gelu import write_gelu
 from probegen.graph.passes.after.write_out_doubles import write_out_doubles
+from probegen.graph.passes.after.write_vectors_as_columns import write_vectors_as_columns
 from probegen.graph.passes.before.average_before_convolution import average_before_convolution
 from probegen.graph.passes.before.drop_fixed_states import drop_fixed_states
 from probegen.graph.passes.before.fix_reshape_targets import fix_reshape_targets
@@ -106,6 +107,7 @@ AFTER: tuple[Pass, ...] = (
     own_weights_in_loops,
     copy_stacked_images,  # behind drop_identities, which would take the copies away
     write_out_doubles,
+    write_vectors_as_columns,
     round_noted_sums,
     round_compared_numbers,
     make_engine_readable,

@@ -24,6 +24,7 @@ from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import is_float
 from probegen.graph.core.values import shape_of
 from probegen.graph.differentiate import COTANGENT, write_vector_jacobian_product
+from probegen.graph.passes.after.write_vectors_as_columns import faults_with_vectors
 from probegen.methods.base import resized
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.methods.samples import NumpyWalk
@@ -98,7 +99,7 @@ class OnnxReference(DirectReference):
     def __init__(self, read: OnnxModel, view: OnnxView, plan: Plan) -> None:
         self._read, self._view, self._asked = read, view, plan
         self.plan, self._raw = with_raw_gradients(plan)
-        self._original = self._runner(read.original)
+        self._original = self._runner(read.original, without=faults_with_vectors(read.model.graph))
         values = [*view.inputs, *(v for node in view.graph for v in node.outputs)]
         sizes = [d for v in values for d in shape_of(v) or ()]
         self.sizes = frozenset(d for d in sizes if isinstance(d, int))
@@ -107,8 +108,14 @@ class OnnxReference(DirectReference):
         self.computed_in = known[-1] if known else "float32"
         self.words = known_words(view.graph, view.inputs)
 
-    def _runner(self, model: Original, predictions: Sequence[ir.Value] = ()) -> Runner:
-        return Runner(model, predictions=predictions, lean=self._read.is_large)
+    def _runner(
+        self,
+        model: Original,
+        predictions: Sequence[ir.Value] = (),
+        without: Sequence[str] = (),
+    ) -> Runner:
+        lean = self._read.is_large
+        return Runner(model, predictions=predictions, lean=lean, without=without)
 
     # -- what the model answers ------------------------------------------------------------
 

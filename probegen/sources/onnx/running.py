@@ -13,6 +13,7 @@ import onnxruntime as ort
 from onnx_ir.passes import common
 
 from probegen.graph.core.marks import remove_marks
+from probegen.graph.passes.after.write_vectors_as_columns import faults_with_vectors
 from probegen.graph.running import open_graph, session_options
 from probegen.graph.whole_numbers import read_own_floats
 from probegen.runtime.engines.onnxruntime_faults import disabled_optimizers
@@ -34,6 +35,7 @@ class Runner:
         *,
         predictions: Sequence[ir.Value] = (),
         lean: bool = False,
+        without: Sequence[str] = (),
     ) -> None:
         """Opens a model.
 
@@ -53,13 +55,14 @@ class Runner:
             if predictions and model.graph.outputs:
                 read_own_floats(model.graph, predictions)
                 common.RemoveUnusedNodesPass()(model)
-            self._session = open_graph(model, options)
+            without = [*without, *faults_with_vectors(model.graph)]
+            self._session = open_graph(model, options, without=without)
         else:
             self._session = ort.InferenceSession(
                 str(model) if isinstance(model, Path) else model,
                 options,
                 providers=["CPUExecutionProvider"],
-                disabled_optimizers=disabled_optimizers(model),
+                disabled_optimizers=[*without, *(disabled_optimizers(model) or ())],
             )
         self.inputs = {i.name: _element(i.type) for i in self._session.get_inputs()}
         self.outputs = [o.name for o in self._session.get_outputs()]
