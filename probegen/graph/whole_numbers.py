@@ -59,10 +59,9 @@ def _read_own_floats(builder: Builder, graph: ir.Graph, predictions: Sequence[ir
     for node in list(graph):
         for body in subgraphs_of(node):
             _read_own_floats(builder, body, ())
-    quantised = [n.inputs[0] for n in graph if n.op_type in QUANTISING and not n.domain]
+    quantised = [n.outputs[0] for n in graph if n.op_type in QUANTISING and not n.domain]
     if quantised:
-        ends = [*predictions, *(v for v in quantised if v is not None)]
-        kernels = needed_for(graph, ends)
+        kernels = needed_for(graph, [*predictions, *quantised])
         if graph is not builder.graph:
             _bring_weights_in(builder, graph, kernels)
         _lay_signs_off(builder, graph, kernels, set(predictions))
@@ -117,7 +116,8 @@ def _lay_signs_off(
     `DequantizeLinear(QuantizeLinear(x, s, 125), s, 125)`
 
     On x86 it does so where a pair has no second reader, and which kernels it finds hangs on that;
-    beside explanations there is a second reader. They stand for the same numbers.
+    beside explanations there is a second reader. They stand for the same numbers. The last pair of
+    a body has no reader among the kernels: what the file computes of it is floats.
     """
     for node in graph:
         if node not in kernels or node.op_type != "QuantizeLinear" or node.domain:
@@ -132,7 +132,7 @@ def _lay_signs_off(
         floats = behind.outputs[0]
         read = sum(use.node in kernels for use in floats.uses()) + (floats in predictions)
         zeros = [_signed_zero(n) for n in (node, behind)]
-        if read == 1 and zeros[0] is not None and zeros[0] == zeros[1]:
+        if read <= 1 and zeros[0] is not None and zeros[0] == zeros[1]:
             unsigned = builder.const(np.uint8(zeros[0] + _SIGN))
             for one in (node, behind):
                 one.replace_input_with(2, unsigned)

@@ -72,6 +72,25 @@ def test_predictions_are_the_plain_file_s_in_bits(kind, tmp_path):
         np.testing.assert_array_equal(classes, best)
 
 
+@pytest.mark.parametrize("kind", ["uint8", "int8"])
+def test_points_of_a_path_come_from_the_same_kernels(kind, tmp_path):
+    """The last quantisation of a loop's body read the floats of the gradient.
+
+    Where kernels of whole numbers cut sums off, as on x86 processors without VNNI, its gradient was
+    then taken at another number than the file has at that point.
+    """
+    path = tmp_path / "m.onnx"
+    model = quantised("Sigmoid Softmax", kind)
+    pg.compile(model, pg.IntegratedGradients(steps=2, target=1), path, gate=False)
+    (loop,) = [n for n in ir.load(path).graph if n.op_type == "Loop"]
+    body = loop.attributes["body"].as_graph()
+    found = [n for n in body if n.op_type == "QuantizeLinear"]
+    assert len(found) == 5 - 1  # the last one of the file passes slopes as they are
+    assert all(node.outputs[0].dtype == ir.DataType.UINT8 for node in found)
+    for node in found[1:]:  # the first reads the points, as the gradient does
+        assert [use.node for use in node.inputs[0].uses()] == [node]
+
+
 def test_what_is_no_prediction_reads_floats_of_its_own():
     """Whole numbers are shared; weights, and what stands before any of them, are not copied."""
     model = ir.from_proto(quantised("Relu Tanh"))

@@ -131,7 +131,9 @@ def test_what_is_rounding_alone_in_float64_may_be_nothing() -> None:
     least, known = told.without_rounding(fed, None), told.explanations(fed, None)
     for name in ("rest", "input_gradient/x"):
         assert 0 < np.abs(known[name]).max() < 1e-13
-        assert np.linalg.norm(least[name]) < 0.3 * np.linalg.norm(known[name])
+        # How much is left hangs on the order in which a processor adds.
+        assert (np.abs(least[name]) <= np.abs(known[name])).all()
+        assert np.median(np.abs(least[name])) == 0
     for name in ("y", "saliency/x"):
         np.testing.assert_allclose(least[name], known[name], rtol=1e-12)
 
