@@ -16,6 +16,8 @@ from probegen.sources.onnx.rewriting import graph_of
 
 #: From here on an end stands for "to the end", as the ONNX specification recommends it.
 _UNBOUNDED = 2**31 - 1
+#: Where a Reshape notes its target as it was known before it was written with a -1.
+_TARGET = "probegen.known_target"
 
 
 def _fix_reshape_target(node: ir.Node, known: Mapping[ir.Value, Known]) -> bool:
@@ -44,6 +46,7 @@ def _fix_reshape_target(node: ir.Node, known: Mapping[ir.Value, Known]) -> bool:
     if sizes.count(-1) > 1 or (literal and 0 in sizes) or _may_be_no_size(known[target]):
         return False
     node.attributes.pop("allowzero", None)
+    node.meta[_TARGET] = np.asarray(wanted, dtype=object)
     name = f"{node.outputs[0].name}/target"
     node.replace_input_with(
         1, new_initializer(graph_of(node), name, np.asarray(sizes, dtype=np.int64))
@@ -56,11 +59,15 @@ def told_by_reshape(node: ir.Node, known: Mapping[ir.Value, Known]) -> tuple[str
 
     `Reshape(x [time, batch, 8], [6, 2 * batch, 4])` -> `time` is 6
 
+    A target that was written before the shape of what is reshaped was known counts as it was.
+
     Args:
         node: a Reshape.
         known: what is known of values.
     """
-    source, target = node.inputs[0], known_of(node.inputs[1], known)
+    source, target = node.inputs[0], node.meta.get(_TARGET)
+    if target is None:
+        target = known_of(node.inputs[1], known)
     given = None if source is None else shape_of(source)
     if given is None or target is None or not node.outputs[0].uses():
         return None

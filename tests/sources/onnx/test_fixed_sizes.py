@@ -52,6 +52,35 @@ def test_a_length_that_a_reshape_tells() -> None:
     assert read.notes == ("The size 'time' of the inputs is 6: Reshape 'apart' takes no other.",)
 
 
+def test_a_length_that_a_reshape_tells_before_shapes_are_known() -> None:
+    """PyTorch's self-attention computes where it puts an axis, and shapes behind it come later."""
+    model = parse(
+        """
+        g (float[batch,time,8] x) => (float[M, N, K] y) <int64 heads = {2}, int64[1] length = {6},
+            int64[1] width = {4}, int64[1] none = {0}, int64[1] seven = {7}, int64[1] four = {4}> {
+          three = Mod(seven, four)
+          t = Transpose<perm = [1, 0, 2]>(x)
+          sizes = Shape(t)
+          front = Slice(sizes, none, three)
+          back = Slice(sizes, three, three)
+          whole = Concat<axis = 0>(front, back)
+          long = Reshape(t, whole)
+          longer = Unsqueeze(long, none)
+          same = Squeeze(longer, none)
+          rows = Shape<start = 1, end = 2>(t)
+          both = Mul(rows, heads)
+          keys = Concat<axis = 0>(length, both, width)
+          apart = Reshape(same, keys)
+          turned = Transpose<perm = [1, 2, 0]>(apart)
+          queries = Transpose<perm = [1, 0, 2]>(apart)
+          y = MatMul(queries, turned)
+        }"""
+    )
+    read = assert_same(model, {"x": hard(3, 6, 8)}, {"x": hard(5, 6, 8)}, tolerance=1e-5)
+    assert shape_of(read.model.graph.inputs[0]) == ("batch", 6, 8)
+    assert read.notes == ("The size 'time' of the inputs is 6: Reshape 'apart' takes no other.",)
+
+
 @pytest.mark.parametrize("target", ["-1, 8", "0, 8", "4, -1"])
 def test_what_fits_any_size_tells_none(target: str) -> None:
     model = parse(
