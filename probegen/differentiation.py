@@ -225,7 +225,7 @@ def _tensors(view: ModelView, names: Sequence[str]) -> dict[str, TensorRef]:
         if not view.tensor(ref).is_float:
             raise InstrumentError(
                 f"{name!r} is {view.tensor(ref).dtype}, by which nothing can be differentiated; "
-                "give wrt= what becomes of it behind its embedding or cast."
+                "give wrt= the tensor that its embedding or cast makes of it."
             )
     return found
 

@@ -202,7 +202,7 @@ class _Reader:
                 f"{', '.join((*_FEATURES[1:], _TOKENS))}.{nearest(spec.encoding, _FEATURES)}"
             )
         if spec.modality not in ("", "numeric", "image"):
-            raise SpecError(f"{place}.modality: {spec.modality!r} is none; numeric or image.")
+            raise SpecError(f"{place}.modality: {spec.modality!r} is not known; numeric or image.")
         if spec.visualization is not None:
             self._note(
                 f"{place}.visualization is left out: it says how the service draws pictures. "
@@ -358,7 +358,7 @@ class _Reader:
         if top == -1:
             return "all"
         if top is not None and top < -1:
-            raise SpecError(f"topK: {top} is none; it is -1, or 1 or more.")
+            raise SpecError(f"topK: {top} is no number of classes; it is -1 (all), or 1 or more.")
         return f"top:{top}"
 
     def _options(self, output: OutputMetadata) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def wants_external_data(model: ir.Model, asked: bool | None) -> bool:
         raise ExportError(
             f"the model's weights take {size / 1e9:.2f} GB, and protobuf's limit for one ONNX "
             f"file is {PROTOBUF_LIMIT / 1e9:.2f} GB. Leave external_data=False "
-            "(--no-external-data) away, and they are written to a second file beside it."
+            "(--no-external-data) out, and they are written to a second file beside it."
         )
     return not fits if asked is None else asked
 

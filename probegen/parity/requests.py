@@ -40,7 +40,10 @@ def drawn_targets(
     if asked.ndim == 0:
         return np.full(batch.size, asked, np.int32)
     if batch.source and max(batch.source) >= len(asked):
-        raise InputError(f"target has {amount(len(asked), 'entry')}, the samples are more.")
+        raise InputError(
+            f"target has {amount(len(asked), 'entry')}, and there are more samples; give one for "
+            "all, or one for each."
+        )
     source = batch.source or [i % len(asked) for i in range(batch.size)]
     return asked[list(source)].astype(np.int32)
 

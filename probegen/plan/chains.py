@@ -359,8 +359,8 @@ def _attending(probe: OfAttention, layers: Sequence[_Layer]) -> tuple[Attending,
             raise SelectionError(
                 f"{_asked(probe)} follows positions from layer to layer, but {layer.name!r} "
                 f"attends from what {_written(layers, states[0])} to what "
-                f"{_written(layers, states[1])}, of the same positions: these are two streams, of "
-                "which nobody can tell which is meant." + _advice(_first_chain(layers))
+                f"{_written(layers, states[1])}, of the same positions: these are two streams, and "
+                "it is not known which is meant." + _advice(_first_chain(layers))
             )
         queries, keys = (
             numbers.setdefault(labels, len(numbers)) for labels in (reading.queries, reading.keys)

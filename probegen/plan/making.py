@@ -258,8 +258,8 @@ def _check_names(names: Sequence[str]) -> None:
     if twice:
         raise InstrumentError(
             f"several outputs are called {twice}; tell them apart with name=, for instance "
-            "pg.Saliency(target=3, name='saliency_of_3'). Probes of different outputs of the model "
-            "are told apart by these by themselves, different targets of one output are not."
+            "pg.Saliency(target=3, name='saliency_of_3'). Names of probes of different outputs of "
+            "the model are told apart automatically, different targets of one output are not."
         )
     requests = {manifest.TARGET_INPUT, manifest.REGION_INPUT, manifest.GROUPS_INPUT}
     reserved = {*requests, manifest.GATE_INPUT} & set(names)

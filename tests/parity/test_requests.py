@@ -59,5 +59,5 @@ def test_what_is_no_class_is_refused(target):
 
 
 def test_fewer_targets_than_samples_are_refused():
-    with pytest.raises(InputError, match="target has 2 entries, the samples are more"):
+    with pytest.raises(InputError, match="target has 2 entries, and there are more samples"):
         targets([0, 1], size=3, source=(0, 1, 2))

@@ -87,8 +87,8 @@ def built_for_cuda(monkeypatch):
 
 def test_a_provider_that_does_not_start_does_not_fall_back_silently(image_path, built_for_cuda):
     says = (
-        "onnxruntime's CUDAExecutionProvider does not start on this machine, and it would run on "
-        "CPU without a word"
+        "onnxruntime's CUDAExecutionProvider does not start on this machine, and it would silently "
+        "run on CPU: its device, its driver"
     )
     with pytest.raises(ArtefactError, match=says):
         runtime.load(image_path, device="cuda:1")

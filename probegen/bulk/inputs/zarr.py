@@ -32,7 +32,7 @@ class ZarrArrays(ArrayFile):
         try:
             opened = library.open(path, mode="r")
         except Exception as error:  # zarr raises KeyError, ValueError and kinds of its own
-            raise InputError(f"{path} is nothing of Zarr's that can be read: {error}") from error
+            raise InputError(f"{path} cannot be read as Zarr: {error}") from error
         if isinstance(opened, library.Array):
             found: dict[str, Any] = {path.name: opened}
         else:

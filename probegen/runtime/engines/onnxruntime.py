@@ -204,8 +204,8 @@ def _check_started(chosen: Sequence[tuple[str, Any]], started: Sequence[str]) ->
     for name, _ in chosen:
         if name not in started:
             raise ArtefactError(
-                f"onnxruntime's {name} does not start on this machine, and it would run on "
-                f"{', '.join(n.removesuffix(_PROVIDER) for n in started)} without a word: its "
-                "device, its driver or its libraries are missing or of another version "
+                f"onnxruntime's {name} does not start on this machine, and it would silently "
+                f"run on {', '.join(n.removesuffix(_PROVIDER) for n in started)}: its device, "
+                "its driver or its libraries are missing or of another version "
                 "(`onnxruntime.print_debug_info()` tells what it finds)."
             )

@@ -109,7 +109,7 @@ def open_file(
     if _has_lengths(model):
         raise ArtefactError(
             f"{str(path)!r} tells an LSTM, GRU or RNN how long each sequence is (its input "
-            "sequence_lens), which OpenVINO leaves out without a word, so that its results are "
+            "sequence_lens), which OpenVINO ignores silently, so that its results are "
             'wrong. Run it in onnxruntime: engine="onnxruntime".'
         )
     try:

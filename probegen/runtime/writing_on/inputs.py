@@ -80,8 +80,8 @@ class TokenInputs:
                 f"{s.name!r} ({s.dtype}, {amount(len(s.shape), 'axis')})" for s in artefact.inputs
             )
             raise InputError(
-                "only artefacts that take the ids of one text, and masks and segments beside, "
-                f"write on; this one takes {shown}."
+                "only artefacts that take the ids of one text, with masks and segments at most, "
+                f"can continue a text; this one takes {shown}."
             )
         return cls(
             kinds[IDS][0],
