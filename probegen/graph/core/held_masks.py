@@ -35,7 +35,7 @@ _SAME = frozenset(
 
 
 def held_masks(graph: ir.Graph, moved: Iterable[ir.Value]) -> set[ir.Node]:
-    """Returns the nodes whose results are held: masks (see `probegen.sources.keras.held`)."""
+    """Returns the nodes whose results are held: masks (see `probegen.sources.keras.held_masks`)."""
     same, depending = set(moved), depending_on(graph, moved)
     found = set()
     for node in graph:

@@ -12,7 +12,7 @@ from probegen.methods.by_scores import ByScores, Subject
 from probegen.plan.plan import GradientOutput, Plan, TargetPlan
 from probegen.sources.keras.array_operations import TensorFlowOperations
 from probegen.sources.keras.forward import Forward, forward_at
-from probegen.sources.keras.held import hold
+from probegen.sources.keras.held_masks import hold
 from probegen.sources.keras.keras_model import KerasModel
 
 _OPS = TensorFlowOperations()

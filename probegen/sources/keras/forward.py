@@ -26,7 +26,7 @@ from probegen.sources.keras.array_operations import TensorFlowOperations
 from probegen.sources.keras.attention import Attention, attention_of
 from probegen.sources.keras.capture import LayerCall, Watcher
 from probegen.sources.keras.first_floats import FirstFloats
-from probegen.sources.keras.held import mark_mask
+from probegen.sources.keras.held_masks import mark_mask
 from probegen.sources.keras.inner_tensors import InnerTensors
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.recurrence import InnerLoop, over_time

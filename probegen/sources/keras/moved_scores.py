@@ -15,7 +15,7 @@ from probegen.sources.base import Noise
 from probegen.sources.keras.as_traced import run_as_traced
 from probegen.sources.keras.dependencies import ancestors
 from probegen.sources.keras.forward import forward_at, run_forward
-from probegen.sources.keras.held import held_operations, hold
+from probegen.sources.keras.held_masks import held_operations, hold
 from probegen.sources.keras.in_double import in_double
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.rounding_noise import RoundingNoise

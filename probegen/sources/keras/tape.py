@@ -32,7 +32,7 @@ from probegen.sources.keras.array_operations import TensorFlowOperations
 from probegen.sources.keras.by_scores import attribution_by_scores
 from probegen.sources.keras.exact_slopes import gradients_at
 from probegen.sources.keras.forward import Forward, forward_at, plain_output, run_forward
-from probegen.sources.keras.held import hold
+from probegen.sources.keras.held_masks import hold
 from probegen.sources.keras.keras_model import KerasModel
 from probegen.sources.keras.missing_gradients import register
 from probegen.sources.keras.targets import parts, seed

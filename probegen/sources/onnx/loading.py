@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from probegen.artefact.manifest import ONNX_METADATA_KEY
 from probegen.errors import SourceError
-from probegen.sources.onnx.maps import cut_maps
+from probegen.sources.onnx.zip_map import cut_maps
 
 #: What a model may be given as.
 Source = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
