@@ -83,6 +83,15 @@ def _take_sequences(scan: ir.Node, unread: Collection[ir.Value]) -> None:
             scan.attributes[name] = ir.AttrInt64s(name, scan.attributes[name].as_ints()[:kept])
 
 
+def without_marks(value: ir.Value) -> ir.Value:
+    """Returns what a value is once marks are removed: what the marks that made it mark."""
+    node = value.producer()
+    while node is not None and node.domain == MARK_DOMAIN and node.inputs[0] is not None:
+        value = node.inputs[0]
+        node = value.producer()
+    return value
+
+
 def remove_marks(model: ir.Model) -> None:
     """Replaces every mark by what it marks, in all subgraphs too.
 

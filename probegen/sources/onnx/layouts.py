@@ -22,6 +22,7 @@ import onnx_ir as ir
 
 from probegen.graph.batch_axes import BatchAxes
 from probegen.graph.core.axis_factors import SAMPLES
+from probegen.graph.core.marks import MARK_DOMAIN
 from probegen.graph.core.queries import RECURRENT
 from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, whole_numbers
 from probegen.graph.loops.iteration import nodes_with_bodies
@@ -349,7 +350,7 @@ class Layouts:
             changed |= self._learn(result, _of_one_feature(names, self._known[source], result))
         if back is not None and result in self._known:
             changed |= self._learn(source, back(self._known[result]))
-        if there is None and not node.domain:
+        if there is None and node.domain in ("", MARK_DOMAIN):
             changed |= self._carry_elementwise(node)
         return changed
 

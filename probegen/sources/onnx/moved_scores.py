@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from probegen.graph.core.builder import Builder
+from probegen.graph.core.marks import without_marks
 from probegen.graph.core.queries import QUANTISING, depending_on, inputs_of
 from probegen.graph.core.values import dtype_of
 from probegen.plan.plan import NUDGE, STATE, GradientGroup, Plan, TensorRef
@@ -251,7 +252,8 @@ class _Opened:
         *,
         lean: bool,
     ) -> None:
-        self.scores = [str(scores.name) for scores in prepare(model)[1]]
+        # Where a score is marked, as what is rounded to steps, the runner has what the mark marks.
+        self.scores = [str(without_marks(scores).name) for scores in prepare(model)[1]]
         predictions = list(model.graph.outputs)
         _make_outputs(model.graph, [*self.scores, *tensors])
         self.runner = Runner(model, predictions=predictions, lean=lean)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from probegen.graph.core.marks import STRAIGHT_THROUGH
 from probegen.graph.core.values import constant_of, shape_of
 from probegen.sources.onnx.names import ORIGIN, AllNames, origin_of
 from probegen.sources.onnx.softmaxes import scores_before, softmax_axes
@@ -133,6 +134,9 @@ def _before(output: ir.Value) -> _Shares | _Joined | None:
             own = shares.node
             return shares if own is None or _keeps_classes(own, turns) else None
         node = value.producer()
+        if node is not None and node.op_type == STRAIGHT_THROUGH:
+            value = node.inputs[1]  # what is rounded to the steps of a quantised output
+            continue
         if node is None or node.domain:
             return None
         if node.op_type == "Concat":

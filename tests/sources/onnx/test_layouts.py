@@ -39,6 +39,24 @@ def test_images_with_channels_second() -> None:
     assert found["y"] == ("batch", "channel")
 
 
+def test_quantised_images_with_channels_second() -> None:
+    """Between the input and the convolution that knows stand steps, which gradients pass."""
+    found, _ = _axes(
+        """
+        g (float[N,3,9,7] x) => (float[N,5,7,6] y) {
+          q = QuantizeLinear(x, scale, zero)
+          d = DequantizeLinear(q, scale, zero)
+          c = Conv(d, w)
+          r = QuantizeLinear(c, scale, zero)
+          y = DequantizeLinear(r, scale, zero)
+        }""",
+        w=_weights(5, 3, 3, 2),
+        scale=np.float32(0.5),
+        zero=np.int8(3),
+    )
+    assert found["x"] == found["y"] == ("batch", "channel", "height", "width")
+
+
 def test_a_column_is_no_series() -> None:
     found, _ = _axes(
         """

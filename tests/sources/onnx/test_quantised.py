@@ -179,6 +179,32 @@ def test_other_backward_passes_go_through_steps_too(tmp_path: Path) -> None:
         np.testing.assert_allclose(result[f"{kind}/x"].array, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_methods_by_scores_that_are_rounded_to_steps(tmp_path: Path) -> None:
+    """As quantisers write a classifier: steps, then softmax, and steps again perhaps."""
+    weights, steps = hard(3, 4, seed=1), np.float32(0.0625)
+    for behind in ("y = Softmax(d)", "p = Softmax(d) r = QuantizeLinear(p, scale, zero)"):
+        body = behind if behind[0] == "y" else f"{behind} y = DequantizeLinear(r, scale, zero)"
+        model = add_weights(
+            parse(f"""g (float[N,3] x) => (float[N,4] y) {{
+              s = MatMul(x, w)
+              q = QuantizeLinear(s, scale, zero)
+              d = DequantizeLinear(q, scale, zero)
+              {body} }}"""),
+            **{"scale": steps, "zero": np.int8(2), "w": weights},
+        )
+        pg.compile(model, pg.Occlusion(window=1, target=2), tmp_path / "m.onnx")
+        x = hard(5, 3)
+        found = pg.runtime.load(tmp_path / "m.onnx").run(x)["occlusion/x"].array
+
+        def score(x: np.ndarray) -> np.ndarray:
+            whole = np.round((x @ weights)[:, 2] / steps) + 2
+            return steps * (np.clip(whole, -128, 127) - 2)
+
+        hidden = [score(x) - score(x * (np.arange(3) != i)) for i in range(3)]
+        np.testing.assert_allclose(found, np.stack(hidden, 1), atol=1e-6)
+        assert found.any()
+
+
 def test_products_by_weights_of_four_bits(tmp_path: Path) -> None:
     """onnxruntime rounds what they multiply to 8 bits, and loads none that a branch reads.
 

@@ -39,6 +39,12 @@ SCORES = {
         f"{_SCORES} l = LogSoftmax(s) e = Exp(l) r = Unsqueeze(e, last) y = Squeeze(r, last)",
         WEIGHTS,
     ),
+    "and rounded to steps, as quantisers write it": (
+        f"{_SCORES} p = Softmax(s) scale = Constant<value_float = 0.00390625>()"
+        " o = Constant<value_int = 0>() zero = Cast<to = 2>(o)"
+        " q = QuantizeLinear(p, scale, zero) y = DequantizeLinear(q, scale, zero)",
+        WEIGHTS,
+    ),
     "two classes": (f"{_ONE} y = Concat<axis = 1>(q, p)", OPPOSED),
     "two classes, the other first": (f"{_ONE} y = Concat<axis = -1>(p, q)", OPPOSED[:, ::-1]),
     "two classes, stacked": (
