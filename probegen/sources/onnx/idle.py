@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from probegen.errors import SourceError
-from probegen.graph.core.values import attribute, constant_of
+from probegen.graph.core.values import attribute, constant_of, shape_of
 from probegen.sources.onnx.names import ORIGIN, nodes_of, origin_of, told
 from probegen.sources.onnx.rewriting import graph_of
 
@@ -42,6 +42,52 @@ def _leave_out_empty(node: ir.Node) -> None:
         held = constant_of(value)
         if held is not None and held.size == 0:
             node.replace_input_with(place, None)
+
+
+def leave_out_empty_pieces(graph: ir.Graph) -> bool:
+    """Takes pieces of size 0 out of what joins, and out what then splits nothing off.
+
+    `Concat(x, y [N, 0])` -> `x`; `Split(x)` into all of it and nothing -> `x`. The rotary embedding
+    of all features, as onnx writes it out, is of this kind.
+
+    Needs: shapes inferred.
+
+    Returns:
+        Whether anything changed.
+    """
+    changed = False
+    for node in list(nodes_of(graph)):
+        if node.domain or node.op_type not in ("Concat", "Split"):
+            continue
+        if node.op_type == "Concat":
+            full = [v for v in node.inputs if _size_along(node, v) != 0]
+            if not full or len(full) == len(node.inputs):
+                continue
+            for place, value in enumerate(full):
+                node.replace_input_with(place, value)
+            node.resize_inputs(len(full))
+            changed = True
+        else:
+            empty = [v for v in node.outputs if _size_along(node, v) == 0]
+            used = any(v.uses() or v.is_graph_output() for v in empty)
+            if used or len(empty) != len(node.outputs) - 1 or node.outputs[0] in empty:
+                continue
+            node.resize_inputs(1)
+            node.resize_outputs(1)
+        if len(node.inputs) == 1:
+            node.op_type = "Identity"
+            node.attributes.clear()
+            _pass_over(node)
+            changed = True
+    return changed
+
+
+def _size_along(node: ir.Node, value: ir.Value | None) -> object:
+    """Returns the size of a tensor along the axis that a node joins or splits."""
+    shape = None if value is None else shape_of(value)
+    axis = int(attribute(node, "axis", 0))
+    known = shape is not None and -len(shape) <= axis < len(shape)
+    return shape[axis] if shape is not None and known else None
 
 
 def refuse_training(graph: ir.Graph) -> None:

@@ -14,7 +14,7 @@ from probegen.sources.onnx.defaults import open_negative_sizes, take_defaults
 from probegen.sources.onnx.fixed_sizes import fix_sizes
 from probegen.sources.onnx.functions import inline_functions
 from probegen.sources.onnx.gradient_operator import has_gradients, lower_gradients
-from probegen.sources.onnx.idle import drop_idle_nodes, refuse_training
+from probegen.sources.onnx.idle import drop_idle_nodes, leave_out_empty_pieces, refuse_training
 from probegen.sources.onnx.lists_of_loops import collect_lists
 from probegen.sources.onnx.names import AllNames, drop_names_of_no_size, name_all
 from probegen.sources.onnx.opsets import check_opset, convert
@@ -89,6 +89,7 @@ def _work_out(model: ir.Model, names: AllNames) -> list[str]:
         changed = collect_lists(model, names)
         changed |= take_apart(model, names)
         changed |= fold_constants(model)
+        changed |= leave_out_empty_pieces(model.graph)
         written, known = write_known_sizes(model.graph)
         changed |= written
         changed |= join_unnamed_sizes(model.graph)
