@@ -1,7 +1,6 @@
 """Pieces of size 0, which operators written out by onnx split off and join again."""
 
 import numpy as np
-import onnx
 
 import probegen as pg
 from probegen import runtime
@@ -25,15 +24,19 @@ def test_pieces_of_size_0() -> None:
 
 def test_all_features_are_turned(tmp_path) -> None:
     """The rotary embedding of opset 23 splits off those that are not, of which there are none."""
+    weights = hard(6, 8, seed=1)
     cosines, sines = np.cos(hard(5, 2)), np.sin(hard(5, 2))
     model = add_weights(
         parse(
-            """g (float[N,5,8] x) => (float[N,5,8] y) <int64[1] none = {0}, int64[1] one = {1}> {
+            """g (float[N,5,6] x) => (float[N,8] y) <int64[1] axis = {1},
+                int64[1] five = {5}> {
               n = Shape<start = 0, end = 1>(x)
-              sizes = Concat<axis = 0>(n, one)
+              sizes = Concat<axis = 0>(n, five)
               places = Expand(order, sizes)
-              squared = Mul(x, x)
-              y = RotaryEmbedding<num_heads = 2, interleaved = 1>(squared, cosines, sines, places)
+              q = MatMul(x, weights)
+              r = RotaryEmbedding<num_heads = 2, interleaved = 1>(q, cosines, sines, places)
+              s = Mul(r, r)
+              y = ReduceSum<keepdims = 0>(s, axis)
             }""",
             opset=23,
             ir_version=11,
@@ -41,13 +44,13 @@ def test_all_features_are_turned(tmp_path) -> None:
         cosines=cosines,
         sines=sines,
         order=np.arange(5)[None],
+        weights=weights,
     )
-    onnx.checker.check_model(model, full_check=True)
-    probe = pg.IntegratedGradients(steps=4, target=(3, 6))
+    probe = pg.IntegratedGradients(steps=3, target=3)
     pg.compile(model, probe, tmp_path / "m.onnx")
-    x = hard(2, 5, 8, seed=2)
+    x = hard(2, 5, 6, seed=2)
     found = runtime.load(tmp_path / "m.onnx").run(x)["integrated_gradients/x"].array
-    right = np.zeros_like(x)
-    right[:, 3, 6] = cosines[3, 1] * x[:, 3, 6] ** 2
-    right[:, 3, 7] = -sines[3, 1] * x[:, 3, 7] ** 2
-    np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-5)
+    # y is a sum of squares of linear functions, each of which the path's midpoints explain exactly.
+    turned = sines[:, 1, None] * weights[:, 2] + cosines[:, 1, None] * weights[:, 3]
+    linear = np.einsum("bti,ti->bt", x, turned)
+    np.testing.assert_allclose(found, linear[..., None] * x * turned, rtol=1e-4, atol=1e-5)
