@@ -34,8 +34,9 @@ class Attention(OfLayers):
     experts. A softmax of classes at the end of a model is none, nor is what a layer merely returns,
     nor what weighs stored vectors alone. `pg.register_attention` names weights of another kind.
 
-    Weights are those that are applied: behind a mask, and behind a second normalisation. A layer
-    that applies several gives one output for each, `:0` and `:1` behind its name.
+    Weights are those that are applied: behind a mask, and behind a second normalisation, without
+    keys that are cut off before (a sink that is learned). A layer that applies several gives one
+    output for each, `:0` and `:1` behind its name.
 
     Attributes:
         select: the layers; only those that apply attention weights are considered.

@@ -282,31 +282,66 @@ def _unpacked(op: Any) -> Iterator[Link]:
 
 def _strided(op: Any) -> Iterator[Link]:
     """Follows `x[...]` with its masks: an index drops an axis, `None` adds one."""
+    axes = _axes_of_entries(op)
+    if axes is not None:
+        yield Link(op.inputs[0], op.outputs[0], tuple((a, b) for a, b, _ in axes))
+
+
+def _axes_of_entries(op: Any) -> list[tuple[int, int, int | None]] | None:
+    """Returns the axes that `x[...]` keeps: of `x`, of the result, and the entry that cuts it."""
     rank, begin = op.inputs[0].shape.rank, op.inputs[1].shape
     if rank is None or begin.rank != 1 or begin[0] is None:
-        return
+        return None
     masks = {n: op.get_attr(f"{n}_mask") for n in ("ellipsis", "new_axis", "shrink_axis")}
     entries = int(begin[0])
     set_in = {n: [bool(m >> i & 1) for i in range(entries)] for n, m in masks.items()}
     taken = sum(
         not a and not e for a, e in zip(set_in["new_axis"], set_in["ellipsis"], strict=True)
     )
-    pairs, a, b = [], 0, 0
+    axes: list[tuple[int, int, int | None]] = []
+    a = b = 0
     for i in range(entries):
         if set_in["ellipsis"][i]:
             for _ in range(rank - taken):
-                pairs.append((a, b))
+                axes.append((a, b, None))
                 a, b = a + 1, b + 1
         elif set_in["new_axis"][i]:
             b += 1
         elif set_in["shrink_axis"][i]:
             a += 1
         else:
-            pairs.append((a, b))
+            axes.append((a, b, i))
             a, b = a + 1, b + 1
-    pairs += [(a + i, b + i) for i in range(rank - a)]
-    if op.outputs[0].shape.rank == b + rank - a:
-        yield Link(op.inputs[0], op.outputs[0], tuple(pairs))
+    axes += [(a + i, b + i, None) for i in range(rank - a)]
+    return axes if op.outputs[0].shape.rank == b + rank - a else None
+
+
+def axes_cut(op: Any) -> frozenset[int]:
+    """Returns the axes of an operand along which a slice leaves some entries out, or may do so.
+
+    `x[:, 1:, :-1]` -> axes 1 and 2
+    """
+    if op.type == "Slice":
+        first, sizes = constant(op.inputs[1]), constant(op.inputs[2])
+        shape = op.inputs[0].shape
+        if first is None or sizes is None or shape.rank is None:
+            return frozenset(range(shape.rank or 0))
+        return frozenset(
+            i
+            for i, (start, size, whole) in enumerate(zip(first, sizes, shape, strict=True))
+            if start or size not in (-1, whole)
+        )
+    axes = _axes_of_entries(op) if op.type == "StridedSlice" else None
+    whole = 0 if axes is None else op.get_attr("begin_mask") & op.get_attr("end_mask")
+    steps = constant(op.inputs[3]) if axes else None
+    before, after = op.inputs[0].shape, op.outputs[0].shape
+    return frozenset(
+        a
+        for a, b, entry in axes or ()
+        if entry is not None
+        and not (whole >> entry & 1 and steps is not None and abs(steps[entry]) == 1)
+        and (before[a] is None or before[a] != after[b])
+    )
 
 
 def _gathered(op: Any) -> Iterator[Link]:

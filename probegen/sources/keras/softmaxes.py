@@ -21,6 +21,7 @@ PASS = frozenset(
         "Pack",
         "PreventGradient",
         "Reshape",
+        "Slice",
         "Squeeze",
         "StopGradient",
         "StridedSlice",

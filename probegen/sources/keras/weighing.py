@@ -18,7 +18,7 @@ from typing import Any
 import tensorflow as tf
 
 from probegen.sources.keras.dependencies import ancestors
-from probegen.sources.keras.links import constant, contracted, links
+from probegen.sources.keras.links import axes_cut, constant, contracted, links
 from probegen.sources.keras.softmaxes import OVER, PASS, TIMES, Softmax, normalised, softmax_of
 
 _PRODUCTS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"})
@@ -33,6 +33,8 @@ _MOST_STEPS = 200
 @dataclasses.dataclass(frozen=True)
 class Applied:
     """Weights as they are applied: behind masks, and behind a second normalisation.
+
+    Keys that are cut off before weights are applied weigh nothing, as a sink that is learned.
 
     Attributes:
         position: of the softmax's operation in its graph.
@@ -162,7 +164,7 @@ class _Values:
             )
             if normalised(op) is state.tensor:
                 yield replaced
-            elif self._is_masked(op, position):
+            elif self._is_masked(op, position) or not state.keys.isdisjoint(axes_cut(op)):
                 yield here if state.scaled else replaced
             elif op.type in TIMES and self._are_values(op.inputs[1 - position], own):
                 wider = _is_wider(state.tensor, link.result, link.pairs)

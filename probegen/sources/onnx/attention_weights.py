@@ -74,7 +74,7 @@ def attention_weights(graph: ir.Graph, varying: Container[ir.Value]) -> list[Wei
         way = next((w for w in ways if _is_wide(w[-1])), ways[0] if ways else None)
         if way is not None:
             inside = frozenset([node, *way, *_scores(node)])
-            applied = _applied(value, way)
+            applied = _applied(value, way, keys)
             found.setdefault(applied, Weights(node, applied, keys, inside))
     return list(found.values())
 
@@ -88,10 +88,14 @@ def _is_wide(node: ir.Node) -> bool:
     return sum(tuple(s) == tuple(product) for s in sizes) < 2
 
 
-def _applied(value: ir.Value, way: list[ir.Node]) -> ir.Value:
-    """Returns weights behind the masks, and the second normalisation, on the way to their sum."""
+def _applied(value: ir.Value, way: list[ir.Node], keys: tuple[int, ...]) -> ir.Value:
+    """Returns weights behind masks, cuts and the second normalisation, on the way to their sum."""
     at, as_they_are = value, True
     for node in way:
+        if _cuts(node, keys):
+            at = node.outputs[0]
+            value = at if as_they_are else value
+            continue
         if not same_shape(at, node.outputs[0]):
             break
         others = [v for v in node.inputs if v is not at]
@@ -104,6 +108,17 @@ def _applied(value: ir.Value, way: list[ir.Node]) -> ir.Value:
         at = node.outputs[0]
         value = at if as_they_are else value
     return value
+
+
+def _cuts(node: ir.Node, keys: tuple[int, ...]) -> bool:
+    """Tells whether a node cuts keys off, which then weigh nothing: a sink that is learned."""
+    if node.op_type != "Slice" or node.inputs[0] is None:
+        return False
+    rank = len(shape_of(node.inputs[0]) or ())
+    axes = whole_numbers(node, "axes", 3)
+    if axes is None and (starts := whole_numbers(node, "starts", 1)) is not None:
+        axes = list(range(len(starts)))
+    return bool(rank) and not {a % rank for a in axes or ()}.isdisjoint(keys)
 
 
 def _is_mask(value: ir.Value | None, depth: int = 0) -> bool:
@@ -185,6 +200,8 @@ def _followed(
         others = [v for i, v in enumerate(node.inputs) if i != place and v is not None]
         # Masks and scales: what has other sizes along the keys does not leave them what they are.
         return keys if all(_fits(v, len(shape)) for v in others) else None
+    if node.op_type == "Slice":
+        return keys if place == 0 else None
     if node.op_type == "Transpose":
         perm = attribute(node, "perm") or list(range(len(shape)))[::-1]
         return tuple(sorted(int(perm.index(key)) for key in keys))

@@ -138,6 +138,35 @@ def test_weights_are_those_that_are_applied():
     assert probed.manifest.output("attention/told").axes == ("batch", "key", "query")
 
 
+def cut_by_index(weights):
+    return weights[..., 1:]
+
+
+def cut_by_slice(weights):
+    return ops.slice(weights, (0, 0, 1), (ops.shape(weights)[0], 5, 5))
+
+
+@pytest.mark.parametrize("cut", [cut_by_index, cut_by_slice], ids=lambda v: v.__name__)
+def test_keys_that_are_cut_off_weigh_nothing(cut):
+    """A sink takes its share of the softmax and has no value: no position of the model."""
+
+    def with_sink(_, x):
+        scores = ops.matmul(x, ops.transpose(x, (0, 2, 1)))
+        sink = ops.ones_like(scores[..., :1])
+        return ops.matmul(cut(ops.softmax(ops.concatenate([sink, scores], -1))), x)
+
+    model, _ = points(with_sink)
+    data = models.images((5, 7))
+    exponentials = np.exp(data @ data.transpose(0, 2, 1))
+    expected = exponentials / (exponentials.sum(-1, keepdims=True) + np.e)
+    probed = pg.instrument(model, pg.Attention())
+    np.testing.assert_allclose(probed(data)["attention/told"], expected, rtol=1e-4)
+    assert probed.manifest.output("attention/told").axes == ("batch", "query", "key")
+    # Not as if the keys were those of another stream, as many as these and the sink.
+    with pytest.raises(SelectionError, match="'told' does not fit in"):
+        pg.instrument(model, pg.AttentionRelevance(target=0))
+
+
 def dots():
     x = keras.Input((5, 7), name="x")
     scores = layers.Dot(axes=2)([x, x])

@@ -168,6 +168,30 @@ def test_weights_are_taken_behind_masks(body: str, expected: str) -> None:
     assert _found(text, **used) == [(expected, 2)]
 
 
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("c = Slice(w, zero, five, two) y = MatMul(c, x)", "c"),
+        ("c = Slice(w, zero, five, last) m = Mul(c, kept) y = MatMul(m, x)", "m"),
+        # Of scaled weights it is not known what is applied.
+        ("h = Mul(w, half) c = Slice(h, zero, five, two) y = MatMul(c, x)", "w"),
+    ],
+)
+def test_keys_that_are_cut_off_weigh_nothing(body: str, expected: str) -> None:
+    """A sink takes its share of the softmax and has no value."""
+    text = f"""
+        g (float[N,5,4] x, bool[N,5,5] mask) => (float[N,5,4] y) {{
+          t = Transpose<perm=[0,2,1]>(x) s = MatMul(x, t) sink = ReduceMax<keepdims=1>(s, last)
+          kept = Cast<to=1>(mask)
+          a = Concat<axis=2>(s, sink)
+          w = Softmax(a) {body} }}"""
+    held = {"zero": [0], "five": [5], "two": [2], "last": [-1]}
+    used = {n: np.array(v) for n, v in held.items() if f"{n}," in body or f"{n})" in text}
+    if "half" in body:
+        used["half"] = np.float32([0.5])
+    assert _found(text, **used) == [(expected, 2)]
+
+
 @pytest.mark.parametrize("batch", ["N", "2"])
 def test_heads_that_are_joined_with_samples_come_out_apart(tmp_path, batch: str) -> None:
     source, path = tmp_path / "m.onnx", tmp_path / "probed.onnx"
