@@ -1,12 +1,13 @@
 """Operators of `ai.onnx.ml` that are smooth functions of their input, in standard ones.
 
-skl2onnx writes them for scikit-learn's linear models, scalers and normalisers. Trees and supports
-of vectors stay; trees move in steps, so that no gradient passes them.
+skl2onnx writes them for scikit-learn's linear models, regressions by support vectors, scalers and
+normalisers. Trees and classifiers by support vectors stay; trees move in steps, so that no gradient
+passes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,76 @@ def _linear_regressor(b: Builder, node: ir.Node) -> Parts:
     return [_transformed(b, node, _linear(b, node, attribute(node, "targets", 1)))]
 
 
+def _svm_regressor(b: Builder, node: ir.Node) -> Parts | None:
+    """Adds up kernels of the input with each support vector; without any it is linear."""
+    coefficients = np.asarray(attribute(node, "coefficients"), np.float32)
+    count = attribute(node, "n_supports", 0)
+    kernel = attribute(node, "kernel_type", "LINEAR") if count else "LINEAR"
+    if attribute(node, "one_class", 0) or attribute(node, "post_transform", "NONE") != "NONE":
+        return None
+    if kernel not in _KERNELS:
+        return None
+    x = _floats(b, required(node, 0))
+    if count:
+        vectors = np.asarray(attribute(node, "support_vectors"), np.float32).reshape(count, -1)
+        x = _KERNELS[kernel](b, x, vectors, *attribute(node, "kernel_params", [0.0, 0.0, 0.0]))
+    total = b.op("MatMul", x, b.const(coefficients.reshape(-1, 1)))
+    return [b.op("Add", total, _numbers(b, attribute(node, "rho", [0.0])[:1]))]
+
+
+def _product(b: Builder, x: ir.Value, vectors: npt.NDArray[np.float32]) -> ir.Value:
+    return b.op("MatMul", x, b.const(vectors.T.copy()))
+
+
+def _linear_kernel(
+    b: Builder, x: ir.Value, vectors: npt.NDArray[np.float32], *_: float
+) -> ir.Value:
+    return _product(b, x, vectors)
+
+
+def _scaled_product(
+    b: Builder, x: ir.Value, vectors: npt.NDArray[np.float32], gamma: float, added: float
+) -> ir.Value:
+    scaled = b.op("Mul", _product(b, x, vectors), b.const(np.float32(gamma)))
+    return b.op("Add", scaled, b.const(np.float32(added)))
+
+
+def _polynomial_kernel(
+    b: Builder,
+    x: ir.Value,
+    vectors: npt.NDArray[np.float32],
+    gamma: float,
+    added: float,
+    degree: float,
+) -> ir.Value:
+    base = _scaled_product(b, x, vectors, gamma, added)
+    return b.op("Pow", base, b.const(np.float32(degree)))
+
+
+def _sigmoid_kernel(
+    b: Builder, x: ir.Value, vectors: npt.NDArray[np.float32], gamma: float, added: float, _: float
+) -> ir.Value:
+    return b.op("Tanh", _scaled_product(b, x, vectors, gamma, added))
+
+
+def _radial_kernel(
+    b: Builder, x: ir.Value, vectors: npt.NDArray[np.float32], gamma: float, *_: float
+) -> ir.Value:
+    """Takes the differences themselves: squares that are added and taken off lose digits."""
+    apart = b.op("Sub", b.op("Unsqueeze", x, b.ints(1)), b.const(vectors[None]))
+    squares = b.op("ReduceSumSquare", apart, b.ints(2), keepdims=0)
+    return b.op("Exp", b.op("Mul", squares, b.const(np.float32(-gamma))))
+
+
+#: Kernel of support vectors -> what writes it: (builder, x, vectors, gamma, coef0, degree).
+_KERNELS: Mapping[str, Callable[..., ir.Value]] = {
+    "LINEAR": _linear_kernel,
+    "POLY": _polynomial_kernel,
+    "RBF": _radial_kernel,
+    "SIGMOID": _sigmoid_kernel,
+}
+
+
 def _linear_classifier(b: Builder, node: ir.Node) -> Parts | None:
     words, numbers = (attribute(node, f"classlabels_{t}", []) for t in ("strings", "ints"))
     labels = words or numbers
@@ -174,6 +245,7 @@ PARTS: Mapping[str, Part] = {
     f"{_ML}::Normalizer": _normalizer,
     f"{_ML}::LinearRegressor": _linear_regressor,
     f"{_ML}::LinearClassifier": _linear_classifier,
+    f"{_ML}::SVMRegressor": _svm_regressor,
     f"{_ML}::ArrayFeatureExtractor": _array_feature_extractor,
     f"{_ML}::Imputer": _imputer,
     f"{_ML}::FeatureVectorizer": _feature_vectorizer,

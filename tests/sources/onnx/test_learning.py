@@ -1,5 +1,7 @@
 """Operators of `ai.onnx.ml` in standard ones, and classifiers that end with a dictionary."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -22,6 +24,18 @@ CASES = {
     "missing": "Imputer<imputed_value_floats = [0.5, 0.25, -1.0], replaced_value_float = 2.2>(x)",
     "features": "FeatureVectorizer<inputdimensions = [3, 3]>(x, x)",
 }
+#: Two support vectors; gamma, coef0 and degree.
+VECTORS = (
+    "n_supports = 2, support_vectors = [0.3, -1.0, 0.5, 1.5, 0.25, -0.75], "
+    "coefficients = [0.7, -1.25], rho = [0.4], kernel_params = [0.6, 0.3, 3.0]"
+)
+CASES |= {
+    f"support vectors, {kernel}": f'SVMRegressor<kernel_type = "{kernel}", {VECTORS}>(x)'
+    for kernel in ("LINEAR", "POLY", "RBF", "SIGMOID")
+}
+CASES["no support vectors"] = (
+    "SVMRegressor<coefficients = [0.3, 2.0, -1.0], rho = [0.5], kernel_params = [0.0, 0.0, 0.0]>(x)"
+)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -142,6 +156,34 @@ def test_a_dictionary_of_probabilities_is_cut_off() -> None:
     assert sorted(operators(read)) == sorted(
         ["Cast", "Softmax", "Identity", "ArgMax", "Reshape", "Gather", "Reshape"]
     )
+
+
+@pytest.mark.parametrize("kernel", ["LINEAR", "POLY", "RBF", "SIGMOID"])
+def test_gradients_of_support_vectors(kernel: str, tmp_path) -> None:
+    model = parse(
+        f"""
+        g (float[N,3] x) => (float[N,1] y) {{
+          y = ai.onnx.ml.SVMRegressor<kernel_type = "{kernel}", {VECTORS}>(x)
+        }}""",
+        more=ML,
+    )
+    pg.compile(model, pg.InputGradient(target=0), tmp_path / "m.onnx")
+    x = 0.5 * hard(4, 3)
+    found = runtime.load(tmp_path / "m.onnx").run(x)["input_gradient/x"].array
+    vectors = np.array([[0.3, -1.0, 0.5], [1.5, 0.25, -0.75]])
+    kernels = {
+        "LINEAR": lambda d, _: d,
+        "POLY": lambda d, _: (0.6 * d + 0.3) ** 3,
+        "RBF": lambda _, square: np.exp(-0.6 * square),
+        "SIGMOID": lambda d, _: np.tanh(0.6 * d + 0.3),
+    }
+
+    def score(x: np.ndarray) -> Any:
+        squares = ((x[:, None] - vectors) ** 2).sum(-1)
+        return kernels[kernel](x @ vectors.T, squares) @ [0.7, -1.25]
+
+    moved = [score(x + s) - score(x - s) for s in 1e-5 * np.eye(3)]
+    np.testing.assert_allclose(found, np.stack(moved, 1) / 2e-5, rtol=1e-4, atol=1e-5)
 
 
 FOREST = """
