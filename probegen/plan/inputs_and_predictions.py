@@ -67,6 +67,7 @@ def predictions(view: ModelView, class_names: Sequence[str] | None) -> tuple[Out
                 dtype=tensor.dtype,
                 shape=shape,
                 axes=axes.prediction_axes(names, classes),
+                title="" if state is None else "State after the last step",
                 detail={"activation": scores} if state is None else {manifest.STATE_OF: state},
             )
         )

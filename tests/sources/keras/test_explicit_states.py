@@ -140,6 +140,10 @@ def test_a_decoder_keeps_the_states_of_its_encoder(tmp_path):
         "state/encoder",
         "state/encoder:1",
     ]
+    titles = {o.name: o.title for o in exported.manifest.predictions}
+    assert titles.pop("next_state/encoder:1") == "State after the last step"
+    assert titles.pop("next_state/encoder") == "State after the last step"
+    assert set(titles.values()) == {"Prediction"}
     with pytest.raises(ExportError, match="'decoder' gets its first state from the model"):
         pg.export(probed, tmp_path / "n.onnx", states="io:decoder")
 
