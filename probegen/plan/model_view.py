@@ -239,10 +239,6 @@ class ModelView(abc.ABC):
         """Tells whether the numbers of a floating input are cut to whole ones before a look-up."""
 
     @abc.abstractmethod
-    def sorts_into_bins(self, position: int) -> bool:
-        """Tells whether the numbers of an input of whole numbers are sorted into bins."""
-
-    @abc.abstractmethod
     def paddings(self) -> Mapping[int, Padding]:
         """Returns the positions of inputs -> what says where they are padding, where known."""
 
@@ -322,10 +318,6 @@ class ModelView(abc.ABC):
     @abc.abstractmethod
     def explainable_in_part(self, position: int) -> bool:
         """Tells whether some output can be differentiated by an input."""
-
-    @abc.abstractmethod
-    def depends_beside(self, position: int, refs: Sequence[TensorRef], end: Any) -> bool:
-        """Tells whether an end depends on an input by other ways than some tensors."""
 
     @abc.abstractmethod
     def flows(self, ref: TensorRef, end: Any) -> bool:

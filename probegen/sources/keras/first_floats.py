@@ -64,8 +64,6 @@ _ELEMENTWISE = frozenset(
     | {"TruncateMod", "TruncateDiv", "Maximum", "Minimum", "ClipByValue", "Neg", "Abs", "Sign"}
     | {"Round", "Rint", "Floor", "Ceil", "Square"}
 )
-#: Operations that give numbers near to each other the same one.
-_BINNING = frozenset({"FloorDiv", "TruncateDiv", "Div"})
 _WIDE = 4  # bytes of an integer type that ids fit into
 
 
@@ -157,7 +155,6 @@ class FirstFloats:
         found: what was found, in the order in which it is made.
         tensors: slot -> the tensor at it, where others were to stand in.
         truncated: positions of the floating inputs that are cast to whole numbers as they are.
-        binned: positions of the inputs of whole numbers that are sorted into bins.
     """
 
     def __init__(
@@ -176,7 +173,6 @@ class FirstFloats:
         self.found: list[FirstFloat] = []
         self.tensors: dict[Slot, Any] = {}
         self.truncated: set[int] = set()
-        self.binned: set[int] = set()
         self._stand_ins = stand_ins or {}
         self._noise = noise
         self._ties: dict[int, dict[int, Tie]] = {
@@ -299,9 +295,6 @@ class FirstFloats:
         if op.type == "Cast" and not whole and outputs[0].dtype.is_integer:
             read = self._ties[id(data[0])].items()
             self.truncated.update(position for position, tie in read if tie >= Tie.PART)
-        if op.type == "Bucketize" or (op.type in _BINNING and whole):
-            read = self._ties[id(data[0])].items()
-            self.binned.update(position for position, tie in read if tie >= Tie.COMPUTED)
         for output in outputs:
             if not (output.dtype.is_floating and whole):
                 self._ties[id(output)] = dict(ties)
