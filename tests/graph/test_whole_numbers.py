@@ -81,7 +81,8 @@ def test_points_of_a_path_come_from_the_same_kernels(kind, tmp_path):
     """
     path = tmp_path / "m.onnx"
     model = quantised("Sigmoid Softmax", kind)
-    pg.compile(model, pg.IntegratedGradients(steps=2, target=1), path, gate=False)
+    probe = pg.IntegratedGradients(steps=2, target=1, logits=False)
+    pg.compile(model, probe, path, gate=False)
     (loop,) = [n for n in ir.load(path).graph if n.op_type == "Loop"]
     body = loop.attributes["body"].as_graph()
     found = [n for n in body if n.op_type == "QuantizeLinear"]
