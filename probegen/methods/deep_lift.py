@@ -32,7 +32,9 @@ class DeepLIFT(OfInputs):
     as shap has it; normalisations are products of the centred tensor and its scale. Recurrent
     layers (LSTM, GRU, SimpleRNN) are these rules step by step: their activations are functions of
     one tensor, a gate and what it lets through a product of two. Loops, whatever their length, are
-    these rules in each step. Choices by a comparison are refused by name. Captum differs at softmax
+    these rules in each step. A picture sampled at places that change is a product of both, whose
+    coordinates share by Shapley's values. Of the largest few (`TopK`) the one largest has a rule.
+    Choices by a comparison are refused by name. Captum differs at softmax
     (it subtracts the mean of the multipliers, which is not complete) and passes gradients through
     products of two tensors.
 

@@ -36,7 +36,8 @@ class LRP(OfInputs):
     Layers with stored weights follow `rule`, or the rules of `composite`; a bias and a batch
     normalisation behind one are taken into it. Sums and mean poolings give each term its share,
     functions of one tensor pass relevance on as it is, maxima send it to where the largest element
-    was; norms share it by sizes or squares; a quotient of two tensors that change is a product with
+    was, pictures sampled at places that change to the pixels (places have none); norms share it by
+    sizes or squares; a quotient of two tensors that change is a product with
     one over the divisor. In recurrent layers (LSTM, GRU, SimpleRNN) what a gate lets through has
     all of a product's relevance and the gate none (Arras et al. 2017), and sums their shares by the
     epsilon rule (those of a state with an epsilon of 1e-4 at least); layer normalisation (its

@@ -15,6 +15,7 @@ from probegen.graph.tables import rectifiers
 from probegen.methods.samples import NumpyWalk, Place
 from tests import models
 from tests.methods import ruled
+from tests.sources.onnx.support import add_weights, parse, run
 
 rng = np.random.default_rng(5)
 W1, W2 = rng.normal(size=(5, 7)), rng.normal(size=(7, 3))
@@ -348,6 +349,43 @@ def test_slopes_of_each_position_behind_a_convolution(shape, convolution, tmp_pa
         expected = tape.gradient(score, x).numpy()
         got = found[f"{probe.kind}/image"].array
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6, err_msg=probe.kind)
+
+
+def test_bounds_of_places_in_a_sampled_picture_are_no_rectifiers(tmp_path):
+    """A picture sampled at places that it makes itself; against differences of the plain file."""
+    text = """net (float[n, 2, 4, 5] x) => (float[n, 3, 4, 5] s) {
+        a = Conv<pads = [0, 1, 0, 1]>(x, places)  b = Tanh(a)
+        at = Transpose<perm = [0, 2, 3, 1]>(b)
+        c = GridSample<padding_mode = "border">(x, at)  s = Conv(c, kernel) }"""
+    draw = np.random.default_rng(3)
+    arrays = {
+        "places": 0.3 * draw.normal(size=(2, 2, 1, 3)),
+        "kernel": draw.normal(size=(3, 2, 1, 1)),
+    }
+    before = add_weights(parse(text, 20), **{k: v.astype(np.float32) for k, v in arrays.items()})
+    head = draw.normal(size=(3, 2)).astype(np.float32)
+    whole = text.replace("float[n, 3, 4, 5] s", "float[n, 2] y").replace(
+        "s = Conv(c, kernel)", "s = Conv(c, kernel) r = Relu(s) p = GlobalAveragePool(r) "
+        "f = Flatten(p) y = MatMul(f, head)"
+    )  # fmt: skip
+    model = add_weights(parse(whole, 20), head=head)
+    model.graph.initializer.extend(before.graph.initializer)
+    probes = [pg.GuidedBackprop(target=CLASS % 2), pg.Deconvnet(target=CLASS % 2)]
+    pg.compile(model, probes, tmp_path / "m.onnx")
+    x = models.images((2, 4, 5), count=3)
+    found = runtime.load(tmp_path / "m.onnx").run(x)
+    arrives = np.maximum(head[:, CLASS % 2], 0).reshape(1, 3, 1, 1) / 20
+    passed = {"guided_backprop": run(before, {"x": x})["s"] > 0, "deconvnet": 1.0}
+    for kind, passes in passed.items():
+        expected = np.zeros_like(x)
+        for place in np.ndindex(x.shape[1:]):
+            step = np.zeros_like(x)
+            step[:, *place] = 2e-3
+            change = run(before, {"x": x + step})["s"] - run(before, {"x": x - step})["s"]
+            expected[:, *place] = (change * arrives * passes).sum((1, 2, 3)) / 4e-3
+        got = found[f"{kind}/x"].array
+        far = np.linalg.norm(got - expected) / np.linalg.norm(expected)
+        assert far < 0.02, (kind, far)
 
 
 def test_behind_recurrent_layers(tmp_path):

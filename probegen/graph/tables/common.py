@@ -17,7 +17,9 @@ from probegen.graph.vjp.common import axis_of
 
 _SUMS = frozenset({"Add", "Sub", "Sum"})
 #: What has statistics of its own; see `Normalisation`.
-NORMALISATIONS = frozenset({"LayerNormalization", "InstanceNormalization", "RMSNormalization"})
+NORMALISATIONS = frozenset(
+    {"LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"}
+)
 
 
 def function_at(walk: Walk, node: ir.Node) -> FunctionOfOne | None:
@@ -78,9 +80,11 @@ class Normalisation:
     Attributes:
         x: what it works on.
         scale: its scale, which broadcasts to x.
-        axes: the axes of the statistics.
+        axes: the axes of the statistics, of what `grouped` gives.
         epsilon: what is added to the variance.
         centred: whether the mean is taken away.
+        groups: how many groups of channels have statistics of their own; None where the axes of x
+            say all.
     """
 
     x: ir.Value
@@ -88,6 +92,7 @@ class Normalisation:
     axes: Sequence[int]
     epsilon: float
     centred: bool = True
+    groups: int | None = None
 
     @staticmethod
     def of(b: Builder, node: ir.Node) -> Normalisation:
@@ -104,7 +109,18 @@ class Normalisation:
             axes, centred = range(axis_of(node, x, -1), rank), key_of(node) != "RMSNormalization"
             return Normalisation(x, scale, axes, epsilon, centred)
         channels = b.reshape(scale, [1, -1, *[1] * (rank - 2)])
+        if key_of(node) == "GroupNormalization":
+            groups = int(attribute(node, "num_groups"))
+            return Normalisation(x, channels, (2,), epsilon, groups=groups)
         return Normalisation(x, channels, range(2, rank), epsilon)
+
+    def grouped(self, b: Builder, value: ir.Value) -> ir.Value:
+        """Writes a tensor of the shape of x in the form that the statistics are taken in."""
+        return value if self.groups is None else b.reshape(value, [(value, 0), self.groups, -1])
+
+    def whole(self, b: Builder, value: ir.Value) -> ir.Value:
+        """Writes what `grouped` gave in the shape of x again."""
+        return value if self.groups is None else b.reshape_like(value, self.x)
 
     def mean(self, b: Builder, value: ir.Value) -> ir.Value:
         """Writes the mean over the axes, which stay as 1."""

@@ -34,7 +34,7 @@ from probegen.graph.core.marks import HARD_SIGMOID
 from probegen.graph.core.queries import RECURRENT, key_of, varying_inputs
 from probegen.graph.core.values import attribute, constant_of, dtype_of, shape_of
 from probegen.graph.tables.common import plainly, sloped
-from probegen.graph.vjp import RULES
+from probegen.graph.vjp import FAMILIES, RULES
 from probegen.graph.vjp.common import Dys, Gradients
 from probegen.graph.vjp.decomposition import through
 from probegen.graph.vjp.recurrent_steps import forward
@@ -81,12 +81,25 @@ _Rectify = Callable[[Walk, FunctionOfOne, bool, ir.Value], "ir.Value | None"]
 
 
 def _table(rectify: _Rectify) -> Mapping[str, Rule]:
-    own = dict(RULES)
+    bodies = FAMILIES["control"]
+    own = {key: rule if key in bodies else _of_gradients(rule) for key, rule in RULES.items()}
     for key in (*RECTIFIERS, *_JOINING, "Clip"):
-        own[key] = _with_rectifiers(RULES[key], rectify)
+        own[key] = _with_rectifiers(own[key], rectify)
     for key in RECURRENT:
-        own[key] = _in_steps(RULES[key])
+        own[key] = _in_steps(own[key])
     return own
+
+
+def _of_gradients(plain: Rule) -> Rule:
+    """Returns the rule of an operator whose own parts are no rectifiers.
+
+    What bounds a place in a picture, where such a rule writes it out, is a `Max` with 0.
+    """
+
+    def rule(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+        yield from plain(plainly(walk), node, dy)
+
+    return rule
 
 
 def _guided(walk: Walk, function: FunctionOfOne, falls: bool, g: ir.Value) -> ir.Value | None:
@@ -137,8 +150,8 @@ def _in_steps(plain: Rule) -> Rule:
     def rule(walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
         if rectifiers_in(node):
             yield from through(walk, node, dy, forward)
-        else:  # what the rule writes is the cell itself, which has gradients alone
-            yield from plain(plainly(walk), node, dy)
+        else:
+            yield from plain(walk, node, dy)
 
     return rule
 

@@ -8,14 +8,15 @@ take. `stab(z)` is z moved away from 0 by a small number.
   a batch normalisation behind taken into their weights: the rule that is asked for, see `Layer`.
 - sums, means and poolings by the mean: `x * J^T(R / stab(z))`; a constant operand takes its share.
 - functions of one tensor and factors that do not change pass R on as it is.
-- layer and instance normalisation: one over the deviation is a factor that passes R on; taking the
-  mean away, the scale and the shift are linear, of which each term has its share (Achtibat et al.
-  2024, sec. 3.3.3). Passed on whole, R would be large where x itself is next to 0.
+- layer, instance and group normalisation: one over the deviation is a factor that passes R on;
+  taking the mean away, the scale and the shift are linear, of which each term has its share
+  (Achtibat et al. 2024, sec. 3.3.3). Passed on whole, R would be large where x itself is next to 0.
 - RMS normalisation and vectors of length 1: one over the size is a factor, the scale as well, and
   there is no sum, so that R is passed on as it is (ibid.).
 - both kinds in pieces, as they are below opset 17 and group normalisations always, are the same;
   see `normalisation_in_pieces`.
-- maxima, and all that moves elements: R goes where the element comes from.
+- maxima, and all that moves elements: R goes where the element comes from. Pictures sampled at
+  places that change: so it does; the places, as positions, have none.
 - reductions: of a norm by each element's part of the sum of sizes or squares, which is
   `x * J^T(R / stab(y))` again; of the logarithm of a sum by the parts of the sum, since a logarithm
   passes R on.
@@ -49,6 +50,7 @@ from probegen.graph.core.queries import RECURRENT, inputs_of, is_float, key_of
 from probegen.graph.core.values import dtype_of
 from probegen.graph.loops.iteration import body_of, is_loop, nodes_with_bodies
 from probegen.graph.tables.common import (
+    NORMALISATIONS,
     Normalisation,
     function_at,
     plainly,
@@ -106,11 +108,13 @@ _SUMS_OF_FIRST = frozenset(
         "LpPool", "GlobalLpPool", "LogSoftmax",
     }
 )  # fmt: skip
+#: What samples a picture, its first input -> which input says where.
+_PLACES: Mapping[str, int] = {"GridSample": 1, "RoiAlign": 1, "DeformConv": 2}
 #: Of several tensors, they send relevance to the one that the element comes from.
 _LARGEST = frozenset({"Max", "Min"})
-_NORMALISATIONS = frozenset({"LayerNormalization", "InstanceNormalization"})
 #: Those that take no mean away: they pass relevance on as it is.
 _BY_SIZES = frozenset({"RMSNormalization", "LpNormalization", "LRN"})
+_CENTRED = NORMALISATIONS - _BY_SIZES
 #: Rules that give relevance to inputs of 0.
 _NOT_SHARES = frozenset({"wsquare", "flat", "zbox"})
 #: What passes relevance on as it is, where one input changes.
@@ -259,7 +263,7 @@ class _Relevance:
             yield from self._shares(walk, node, ratio, 1)
         elif len(moving) == 1 and key in _PASSED and node.inputs.count(moving[0]) == 1:
             yield moving[0], b.unbroadcast(given(dy), moving[0])
-        elif key in _NORMALISATIONS and moving == [node.inputs[0]]:
+        elif key in _CENTRED and moving == [node.inputs[0]]:
             ratio = over(b, given(dy), y, self.table.epsilon, by_shares=self.by_shares)
             yield moving[0], b.mul(moving[0], _centred_and_scaled(b, node, ratio))
         elif (key in _BY_SIZES and moving == [node.inputs[0]]) or (
@@ -300,6 +304,16 @@ class _Relevance:
         for value, found in relevance(b, node, dy, stabilise, self.table.epsilon):
             if value in walk.wanted:
                 yield value, found
+
+    def _sampled(self, walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+        """A picture sampled at places that change: each pixel has its share in a sample."""
+        picture, places = node.inputs[0], node.inputs[_PLACES[key_of(node)]]
+        others = {v for v in inputs_of(node) if v in self.changing} - {picture, places}
+        if picture not in self.changing or others or picture is None:
+            raise Refused("it has no rule of relevance in this use")
+        y, only = node.outputs[0], dataclasses.replace(walk, wanted={picture})
+        ratio = over(walk.builder, given(dy), y, self.table.epsilon, by_shares=self.by_shares)
+        yield from self._shares(only, node, ratio, 1)
 
     def _reduction(self, walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
         """Sums of squares, logarithms of sums, and products."""
@@ -358,6 +372,7 @@ class _InSteps(Walk):
 _OWN: Mapping[str, Callable[[_Relevance, Walk, ir.Node, Dys], Gradients]] = {
     **dict.fromkeys(("ReduceSumSquare", "ReduceLogSum", "ReduceProd"), _Relevance._reduction),
     **dict.fromkeys(RECURRENT, _Relevance._cells),
+    **dict.fromkeys(_PLACES, _Relevance._sampled),
 }
 
 
@@ -373,6 +388,6 @@ def _of_softmax(b: Builder, node: ir.Node, x: ir.Value, r: ir.Value) -> ir.Value
 def _centred_and_scaled(b: Builder, node: ir.Node, g: ir.Value) -> ir.Value:
     """Returns the vector-Jacobian product of a normalisation whose deviation is a constant."""
     own = Normalisation.of(b, node)
-    _, deviation = own.statistics(b, own.x)
-    inner = b.div(b.mul(g, own.scale), deviation)
-    return b.sub(inner, own.mean(b, inner))
+    _, deviation = own.statistics(b, own.grouped(b, own.x))
+    inner = b.div(own.grouped(b, b.mul(g, own.scale)), deviation)
+    return own.whole(b, b.sub(inner, own.mean(b, inner)))

@@ -21,6 +21,9 @@ walk carries multipliers back. What each operator does, so that this stays true:
 - maxima over windows and axes, of three and more tensors, and of scattered updates: what the
   larger of y and y' has more than y' goes to where y comes from, what y has less goes to where y'
   comes from (as shap's deep explainer has it).
+- pictures sampled at places that change: see `rescaled_sampling`.
+- the one largest or smallest of `TopK` as a maximum. Of several, no place has the difference that
+  another one made: they are refused.
 - normalisations: the centred tensor (of an RMS normalisation the tensor itself) times its scale, as
   a product; the scale by the rescale rule of the variance.
 
@@ -37,6 +40,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
+import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.array_operations import OnnxOperations
@@ -54,7 +58,7 @@ from probegen.graph.core.queries import (
     key_of,
     nodes_from,
 )
-from probegen.graph.core.values import Dim, attribute, dims_of, dtype_of, shape_of
+from probegen.graph.core.values import Dim, attribute, constant_of, dims_of, dtype_of, shape_of
 from probegen.graph.loops.iteration import Iteration, body_of, is_loop, iteration_of
 from probegen.graph.loops.step_writer import StepWriter
 from probegen.graph.tables.common import (
@@ -72,6 +76,7 @@ from probegen.graph.tables.rescaled_reductions import (
     ReducedPair,
     logarithmic_mean,
 )
+from probegen.graph.tables.rescaled_sampling import Sampled
 from probegen.graph.vjp import BLOCKING, RULES
 from probegen.graph.vjp.common import Dys, Gradients, axis_of, given
 from probegen.graph.vjp.reduce import reduced_axes, with_reduced_axes
@@ -327,10 +332,10 @@ class Reference:
             yield from self._of_two(walk, node, given(dy), moving)
         elif key in _OWN and moving == [first]:
             yield moving[0], _OWN[key](self, walk, node, given(dy))
+        elif key in _OF_SEVERAL:
+            yield from _OF_SEVERAL[key](self, walk, node, dy, moving)
         elif key in _MAXIMA or scattered_extreme(node):
             yield from self._maximum(walk, node, given(dy), moving)
-        elif key in RECURRENT:
-            yield from self._cells(walk, node, dy)
         elif is_loop(node):
             yield from RULES[key](walk.into(_InSteps, reference=self), node, dy)
         else:
@@ -488,6 +493,7 @@ class Reference:
         if there is None:
             raise Refused("it has no reference")
         least = key_of(node) in _MINIMA or scattered_extreme(node) == "min"
+        least = least or not attribute(node, "largest", 1)
         more = b.op("Relu", b.neg(dy) if least else dy, shape=dy)
         less = b.sub(dy, b.neg(more) if least else more)
         more = b.neg(more) if least else more
@@ -504,14 +510,35 @@ class Reference:
             still = b.elementwise("Equal", dx, 0.0)
             yield x, b.where(still, 0.0, b.div(gradient, b.where(still, 1.0, dx)))
 
-    def _cells(self, walk: Walk, node: ir.Node, dy: Dys) -> Gradients:
+    def _one_of_all(
+        self, walk: Walk, node: ir.Node, dy: Dys, moving: Sequence[ir.Value]
+    ) -> Gradients:
+        """The one largest or smallest; positions have no multiplier."""
+        count = constant_of(node.inputs[1])
+        if count is None or np.any(count != 1):
+            raise Refused(
+                "it sorts several elements, of which DeepLIFT has no rule; wrt= a layer behind it, "
+                "integrated gradients and expected gradients work"
+            )
+        yield from self._maximum(walk, node, given(dy), moving)
+
+    def _sampled(self, walk: Walk, node: ir.Node, dy: Dys, moving: Sequence[ir.Value]) -> Gradients:
+        """A picture at places that change: see `rescaled_sampling`."""
+        b, (x, at) = walk.builder, [v for v in node.inputs if v is not None]
+        places = (at, b.elementwise("Add", b.zeros_like(at), self.of(at), shape=shape_of(at)))
+        middle = self.middle(b, x) if x in moving else x
+        sampled = Sampled(walk, node, given(dy), x, places, middle, _small(at))
+        if x in moving:
+            yield x, sampled.of_picture()
+        yield at, sampled.of_places()
+
+    def _cells(self, walk: Walk, node: ir.Node, dy: Dys, moving: Sequence[ir.Value]) -> Gradients:
         """LSTM, GRU and RNN: see `recurrent`."""
         copies = [self.of(v) for v in node.outputs if self.moves(v)]
         there = copies[0].producer() if copies else None
         if there is None:
             raise Refused("it has no reference")
-        differing = {v for v in node.inputs if v is not None and self.moves(v)}
-        for value, found in multipliers(walk.builder, node, there, dy, differing):
+        for value, found in multipliers(walk.builder, node, there, dy, set(moving)):
             if value in walk.wanted:
                 yield value, found
 
@@ -550,9 +577,10 @@ class Reference:
         """The centred tensor times 1 / sqrt(variance + epsilon), times a scale, plus a shift."""
         b = walk.builder
         own = Normalisation.of(b, node)
-        x, g = own.x, b.mul(g, own.scale)
+        g = own.grouped(b, b.mul(g, own.scale))
+        x, x_there = (own.grouped(b, v) for v in (own.x, self.of(own.x)))
         centred, deviation = own.statistics(b, x)
-        centred_there, deviation_there = own.statistics(b, self.of(x))
+        centred_there, deviation_there = own.statistics(b, x_there)
         s, s_there = b.div(1.0, deviation), b.div(1.0, deviation_there)
         middle_c = b.mul(b.elementwise("Add", centred, centred_there, shape=shape_of(x)), 0.5)
         # d(1 / s) / d(variance) = -1 / (s s' (s + s')), s the deviations
@@ -564,7 +592,7 @@ class Reference:
         inner = b.add(
             through, b.mul(_over_count(b, to_variance, x, own.axes), b.mul(middle_c, 2.0))
         )
-        return b.sub(inner, own.mean(b, inner)) if own.centred else inner
+        return own.whole(b, b.sub(inner, own.mean(b, inner)) if own.centred else inner)
 
 
 #: Operators of one tensor that is not taken element by element -> what writes its multiplier.
@@ -574,6 +602,16 @@ _OWN: Mapping[str, Callable[[Reference, Walk, ir.Node, ir.Value], ir.Value]] = {
     "LpNormalization": Reference._by_length,
     **dict.fromkeys(MULTIPLIERS, Reference._reduced),
     **dict.fromkeys(NORMALISATIONS, Reference._normalised),
+}
+
+
+#: Operators of several tensors or outputs -> what writes the multipliers of all that change.
+_OF_SEVERAL: Mapping[
+    str, Callable[[Reference, Walk, ir.Node, Dys, Sequence[ir.Value]], Gradients]
+] = {
+    "TopK": Reference._one_of_all,
+    "GridSample": Reference._sampled,
+    **dict.fromkeys(RECURRENT, Reference._cells),
 }
 
 

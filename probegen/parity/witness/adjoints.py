@@ -8,6 +8,7 @@ differentiated by differences as a whole.
 
 from __future__ import annotations
 
+import dataclasses
 import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -46,6 +47,8 @@ _INEXACT = frozenset({"Gelu"})
 _HALF_ROUNDED = 5e-4
 #: The step of differences in float64, relative to what is moved.
 _STEP = 1e-6
+#: How far an evaluation of a node may be from what the model's own run gave, of the largest.
+_EVALUATED_ALIKE = 1e-3
 #: How far slopes on both sides are apart, relative to their mean, where a function bends.
 _BENDS = 1e-3
 #: Returns the gradient at the input at a position.
@@ -605,20 +608,43 @@ def _normalised(x: Array, axes: tuple[int, ...], epsilon: float, g: Array) -> Ar
     return np.asarray(inner * scale)
 
 
-def normalisation_of(step: Step) -> tuple[tuple[int, ...], Array, float]:
-    """Returns the axes of a layer or instance normalisation, its scale in x's form, epsilon."""
-    epsilon, rank = float(attribute(step.node, "epsilon", 1e-5)), step.x.ndim
-    if step.node.op_type in ("LayerNormalization", "RMSNormalization"):
-        first = int(attribute(step.node, "axis", -1)) % rank
-        return tuple(range(first, rank)), step.inputs[1], epsilon
-    return _global(step), step.inputs[1].reshape([1, -1, *[1] * (rank - 2)]), epsilon
+@dataclasses.dataclass(frozen=True)
+class OwnStatistics:
+    """What a normalisation by statistics of its own does.
+
+    Attributes:
+        form: the sizes of x in which the axes of the statistics are axes.
+        axes: these axes.
+        scale: in x's own form.
+        epsilon: what is added to the variance.
+    """
+
+    form: tuple[int, ...]
+    axes: tuple[int, ...]
+    scale: Array
+    epsilon: float
+
+    @staticmethod
+    def of(step: Step) -> OwnStatistics:
+        """Returns what a node does."""
+        epsilon, shape = float(attribute(step.node, "epsilon", 1e-5)), step.x.shape
+        if step.node.op_type in ("LayerNormalization", "RMSNormalization"):
+            first = int(attribute(step.node, "axis", -1)) % len(shape)
+            return OwnStatistics(shape, tuple(range(first, len(shape))), step.inputs[1], epsilon)
+        form, scale = shape, step.inputs[1].reshape([1, -1, *[1] * (len(shape) - 2)])
+        if step.node.op_type == "GroupNormalization":
+            groups = int(attribute(step.node, "num_groups"))
+            form = (shape[0], groups, shape[1] // groups, *shape[2:])
+        return OwnStatistics(form, tuple(range(2, len(form))), scale, epsilon)
 
 
 def _own_statistics(step: Step, g: Array, position: int) -> Array:
     if position:
         raise Unknown(f"{step.node.op_type} with a scale that moves")
-    axes, scale, epsilon = normalisation_of(step)
-    return _normalised(step.x, axes, epsilon, g * scale)
+    own = OwnStatistics.of(step)
+    arrived = (g * own.scale).reshape(own.form)
+    found = _normalised(step.x.reshape(own.form), own.axes, own.epsilon, arrived)
+    return found.reshape(step.x.shape)
 
 
 def _lp_normalised(step: Step, g: Array, position: int) -> Array:
@@ -673,11 +699,13 @@ def _resize(step: Step, g: Array, position: int) -> Array:
 def _grid_sample(step: Step, g: Array, position: int) -> Array:
     """Samples pictures of one pixel each: what comes out are the weights of that pixel.
 
+    The slope at a place that is a pixel is that of the way to the next one, as frameworks have it.
+
     Raises:
         Unknown: there are too many.
     """
     if position:
-        return _by_differences(step, g, position)
+        return _by_differences(step, g, position, ahead=True)
     x, (grid,) = step.x, step.inputs[1:]
     sizes, count = x.shape[2:], int(np.prod(x.shape[2:]))
     if grid is None or count * g[0, 0].size > _MOST_SAMPLED:
@@ -690,8 +718,8 @@ def _grid_sample(step: Step, g: Array, position: int) -> Array:
     return found.reshape(x.shape)
 
 
-def _by_differences(step: Step, g: Array, position: int) -> Array:
-    """Moves each element of an input by itself.
+def _by_differences(step: Step, g: Array, position: int, *, ahead: bool = False) -> Array:
+    """Moves each element of an input by itself; to both sides, or ahead alone.
 
     Raises:
         Unknown: there are too many, or the node cannot be evaluated alone.
@@ -702,21 +730,38 @@ def _by_differences(step: Step, g: Array, position: int) -> Array:
     if inner or step.node.domain or x.size > _SMALL:
         raise Unknown(key)
     found = np.zeros(x.size)
+    if not _evaluates(step):
+        raise Unknown(f"{key}, of which the evaluation is not what the model computes")
     try:
         for i in range(x.size):
             h = _STEP * max(1.0, abs(float(x.reshape(-1)[i])))
             h = 1.0 if key in IN_FLOAT32 else h  # those are linear
             there = []
-            for sign in (1.0, -1.0):
+            for sign in (1.0, 0.0 if ahead else -1.0):
                 moved = x.copy()
                 moved.reshape(-1)[i] += sign * h
                 there.append(step.at({position: moved}))
             change = there[0] - there[1]
             # What does not change has no part, though a number that is none may arrive there.
-            found[i] = np.where(change == 0, 0, change * g).sum() / (2 * h)
+            found[i] = np.where(change == 0, 0, change * g).sum() / (h if ahead else 2 * h)
     except Exception as error:
         raise Unknown(key) from error
     return found.reshape(x.shape)
+
+
+def _evaluates(step: Step) -> bool:
+    """Tells whether evaluating a node gives what the model's own run gave, if it gives anything."""
+    if not step.outputs or step.outputs[0] is None:
+        return True
+    try:
+        found, y = step.at({}), step.y
+    except Exception:  # whoever moves its inputs finds out
+        return True
+    if found.shape != y.shape:
+        return False
+    finite = np.isfinite(y) & np.isfinite(found)
+    largest = np.abs(y[finite]).max(initial=0.0)
+    return bool(np.all(np.abs(found - y)[finite] <= _EVALUATED_ALIKE * largest))
 
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
@@ -758,6 +803,7 @@ _FORMULAS: Mapping[str, _Formula] = {
     "LayerNormalization": _own_statistics,
     "LpNormalization": _lp_normalised,
     "InstanceNormalization": _own_statistics,
+    "GroupNormalization": _own_statistics,
     "Resize": _resize,
     "GridSample": _grid_sample,
 }

@@ -30,7 +30,7 @@ from probegen.graph.tables.weighted_layers import (
     weights_of,
 )
 from probegen.methods.tables import LayerRule, Relevance
-from probegen.parity.witness.adjoints import adjoint, axes_of, normalisation_of, unbroadcast
+from probegen.parity.witness.adjoints import OwnStatistics, adjoint, axes_of, unbroadcast
 from probegen.parity.witness.forward import ForwardValues
 from probegen.parity.witness.recurrent import RECURRENT, relevance_through_time
 from probegen.parity.witness.step import Step, Unknown
@@ -48,9 +48,12 @@ _SUMS_OF_FIRST = frozenset(
     {"GridSample", "RoiAlign", "Col2Im", "DFT", "STFT", "DeformConv", "ReduceL1", "ReduceL2"}
     | {"LpPool", "GlobalLpPool", "LogSoftmax"}
 )
+#: What samples a picture -> which input says where.
+_PLACES: Mapping[str, tuple[int, ...]] = {"GridSample": (1,), "RoiAlign": (1,), "DeformConv": (2,)}
 #: Reductions that have a rule of their own.
 _OF_SUMS = ("ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp", "ReduceProd")
 _SCATTERS = ("ScatterElements", "ScatterND")
+_CENTRED = frozenset({"LayerNormalization", "InstanceNormalization", "GroupNormalization"})
 _MOVED = frozenset(
     {
         "Identity", "Cast", "CastLike", "Dropout", "Concat", "Reshape", "Transpose", "Squeeze",
@@ -157,12 +160,14 @@ class Propagated:
         elif (sums := _is_sum(node, wanted)) or (
             key in _PRODUCTS and (distinct > 1 or key != "Mul")
         ):
+            # Where a picture is sampled has no share: the samples are sums of its pixels.
+            wanted = [i for i in wanted if i not in _PLACES.get(key, ())]
             factors = [i for i in wanted if key != "Gemm" or i < 2]
             ratio = relevance / _away(step.y, self.table.epsilon)
             for i, (value, share) in zip(wanted, plain(step, [ratio], wanted), strict=True):
                 parts = 1 if sums or i not in factors else len(factors)
                 yield value, step.inputs[i] * share / parts
-        elif x is not None and key in ("LayerNormalization", "InstanceNormalization"):
+        elif x is not None and key in _CENTRED:
             yield x, self._normalisation(step, relevance)
         elif x is not None and key == "Softmax":
             total = relevance.sum(axis=int(attribute(node, "axis", -1)), keepdims=True)
@@ -199,11 +204,12 @@ class Propagated:
 
     def _normalisation(self, step: Step, relevance: Array) -> Array:
         """Returns what x gets of `scale * (x - mean(x)) / deviation + shift`: by its terms."""
-        x, (axes, scale, epsilon) = step.x, normalisation_of(step)
-        variance = x.var(axis=axes, keepdims=True) + epsilon
-        weight = relevance / _away(step.y, self.table.epsilon) * scale / np.sqrt(variance)
-        own = x * weight
-        return np.asarray(own - x * weight.mean(axis=axes, keepdims=True))
+        own = OwnStatistics.of(step)
+        x, weight = step.x, relevance / _away(step.y, self.table.epsilon) * own.scale
+        variance = x.reshape(own.form).var(axis=own.axes, keepdims=True) + own.epsilon
+        weight = weight.reshape(own.form) / np.sqrt(variance)
+        weight = weight - weight.mean(axis=own.axes, keepdims=True)
+        return np.asarray(x * weight.reshape(x.shape))
 
     def _rule(self, layer: ir.Node) -> LayerRule:
         convolution = key_of(layer) in CONVOLUTIONS
@@ -316,4 +322,4 @@ def _is_sum(node: ir.Node, wanted: Sequence[int]) -> bool:
     key = key_of(node)
     if key in _SUMS or (key in _SCATTERS and _met(node) == "add"):
         return True
-    return key in _SUMS_OF_FIRST and list(wanted) == [0]
+    return key in _SUMS_OF_FIRST and list(wanted) in ([0], [0, *_PLACES.get(key, ())])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,9 +17,9 @@ from probegen.graph.core.queries import captured_values, depending_on, key_of
 from probegen.graph.core.values import attribute
 from probegen.graph.loops.iteration import Iteration
 from probegen.parity.witness.adjoints import (
+    OwnStatistics,
     adjoint,
     axes_of,
-    normalisation_of,
     slope,
     slope_of,
     unbroadcast,
@@ -55,8 +56,10 @@ _LINEAR_IN_FIRST = (
     "Div", "GridSample", "RoiAlign", "MaxUnpool", "Col2Im", "Compress", "DFT", "STFT", "DeformConv",
 )  # fmt: skip
 _SCATTERS = ("ScatterElements", "ScatterND")
-_TO_LARGEST = ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin")
-_NORMALISATIONS = ("LayerNormalization", "InstanceNormalization", "RMSNormalization")
+_TO_LARGEST = ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "TopK")
+_NORMALISATIONS = frozenset(
+    {"LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"}
+)
 #: Reductions `F(sum(f(x)))`: operator -> F, and f.
 _OF_SUMS: Mapping[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "ReduceL1": (lambda s: s, np.abs),
@@ -190,8 +193,8 @@ class Rescaled:
         x = node.inputs[wanted[0]]
         if x is None:
             return
-        if key == "Div":
-            yield from self._quotient(step, g, wanted)
+        if key in ("Div", "GridSample"):
+            yield from (self._quotient if key == "Div" else self._sampled)(step, g, wanted)
         elif key in ("Softmax", "LogSoftmax"):
             yield x, self._softmax(step, g)
         elif (
@@ -279,13 +282,18 @@ class Rescaled:
     ) -> Iterable[tuple[ir.Value, Array]]:
         """What y has more than y' goes to where y comes from, the rest to where y' does."""
         node = step.node
+        if node.op_type == "TopK" and step.y.shape[int(attribute(node, "axis", -1))] > 1:
+            raise Unknown("TopK of several elements")
         dy = self._difference(node.outputs[0])
         there = [
             a if v is None else self.there.get(v, a)
             for v, a in zip(node.inputs, step.inputs, strict=True)
         ]
-        back = dataclasses.replace(step, inputs=there, outputs=[self.there[node.outputs[0]]])
+        # Positions of a TopK are those of its own run.
+        results = [self.there.get(v) for v in node.outputs]
+        back = dataclasses.replace(step, inputs=there, outputs=results)
         least = node.op_type in ("ReduceMin", "Min") or attribute(node, "reduction") == "min"
+        least = least or not attribute(node, "largest", 1)
         up = dy < 0 if least else dy > 0
         for i in wanted:
             value = node.inputs[i]
@@ -295,6 +303,30 @@ class Rescaled:
             total = total + adjoint(back, [np.where(up, 0, g * dy)], i)
             dx = self._difference(value)
             yield value, np.where(dx == 0, 0, total / np.where(dx == 0, 1, dx))
+
+    def _sampled(
+        self, step: Step, g: Array, wanted: Sequence[int]
+    ) -> Iterable[tuple[ir.Value, Array]]:
+        """A picture at places that change: of every order that coordinates may change in."""
+        (x, at), (here, places) = step.node.inputs, step.inputs
+        if x is None or at is None:
+            return
+        there = np.broadcast_to(self.there[at], places.shape)
+        runs = [dataclasses.replace(step, inputs=[here, p], outputs=[]) for p in (places, there)]
+        if 0 in wanted:
+            yield x, np.asarray(sum(adjoint(run, [g], 0) for run in runs) / 2)
+        mean = self._mean(x, here)
+        total, orders = np.zeros(places.shape), list(itertools.permutations(range(here.ndim - 2)))
+        for order in orders:
+            now = there.copy()
+            for axis in order:
+                before = step.at({0: mean, 1: now})
+                now[..., axis] = places[..., axis]
+                change = step.at({0: mean, 1: now.copy()}) - before
+                total[..., axis] += (g * change).sum(axis=1) / len(orders)
+        near = np.abs(places - there) < _SMALL
+        steep = adjoint(dataclasses.replace(step, inputs=[mean, places], outputs=[]), [g], 1)
+        yield at, np.where(near, steep, total / np.where(near, 1, places - there))
 
     def _of_a_sum(
         self,
@@ -335,19 +367,20 @@ class Rescaled:
         x = step.node.inputs[0]
         if x is None:
             raise Unknown(step.node.op_type)
-        axes, scale, epsilon = normalisation_of(step)
-        bare = step.node.op_type == "RMSNormalization"
-        pair = (step.x, self.there[x])
+        own = OwnStatistics.of(step)
+        axes, bare = own.axes, step.node.op_type == "RMSNormalization"
+        pair = [v.reshape(v.shape[0], *own.form[1:]) for v in (step.x, self.there[x])]
         c = [v if bare else v - v.mean(axis=axes, keepdims=True) for v in pair]
-        v = [(a**2).mean(axis=axes, keepdims=True) + epsilon for a in c]
+        v = [(a**2).mean(axis=axes, keepdims=True) + own.epsilon for a in c]
         s = [a**-0.5 for a in v]
         same = np.abs(v[0] - v[1]) < 1e-9 * v[0]
         steep = np.where(same, -0.5 * v[0] ** -1.5, (s[0] - s[1]) / np.where(same, 1, v[0] - v[1]))
-        g = g * scale
+        g = (g * own.scale).reshape(own.form)
         to_variance = (g * (c[0] + c[1]) / 2).sum(axis=axes, keepdims=True) * steep
-        count = np.prod([step.x.shape[i] for i in axes])
+        count = np.prod([own.form[i] for i in axes])
         inner = g * (s[0] + s[1]) / 2 + to_variance * (c[0] + c[1]) / count
-        return np.asarray(inner if bare else inner - inner.mean(axis=axes, keepdims=True))
+        inner = inner if bare else inner - inner.mean(axis=axes, keepdims=True)
+        return np.asarray(inner).reshape(step.x.shape)
 
 
 def _rescaled(function: Callable[[Array], Array], here: Array, there: Array) -> Array:

@@ -26,6 +26,8 @@ from probegen.sources.onnx.scores_of_outputs import SCORES
 #: What is read, and what operators are brought to at least.
 OLDEST, LEAST = 7, 18
 _LEAST_IR = 8
+#: Operators that onnx withdrew -> the opset that has their successor.
+_WITHDRAWN: Mapping[str, int] = {"GroupNormalization": 21}
 
 #: Changes a node in place, or puts others in its place: (node, opset it was written in, a builder
 #: of what takes its place).
@@ -58,6 +60,8 @@ def check_opset(model: ir.Model) -> None:
 def convert(model: ir.Model, names: AllNames) -> int:
     """Brings every node to one opset, 18 or the file's own where that is newer.
 
+    Where a node is of a kind that has been withdrawn since, to the one of its successor.
+
     Needs: functions written out.
 
     Returns:
@@ -70,6 +74,8 @@ def convert(model: ir.Model, names: AllNames) -> int:
     nodes = nodes_of(model.graph)
     versions = [int(node.meta.get(OPSET) or written) for node in nodes]
     target = max([LEAST, written, *versions])
+    if any(node.op_type in _WITHDRAWN and not node.domain for node in nodes):
+        target = max(target, *_WITHDRAWN.values())
     if min([written, *versions]) < target:
         # What the operators of old are told by the types and ranks of what they read.
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)

@@ -263,6 +263,40 @@ def test_what_has_no_rule_and_is_large_is_unknown():
         adjoint(step, [x], 0)
 
 
+def test_a_normalisation_of_groups_against_differences_by_numpy():
+    draw = np.random.default_rng(2).normal
+    x, g, direction = (draw(size=(2, 6, 3)) for _ in range(3))
+    scale, shift = draw(size=(2, 6))
+    node = node_of("GroupNormalization", {"num_groups": 3, "epsilon": 0.1}, [x, scale, shift])
+
+    def forward(x):
+        grouped = x.reshape(2, 3, -1)
+        deviation = np.sqrt(grouped.var(-1, keepdims=True) + 0.1)
+        n = ((grouped - grouped.mean(-1, keepdims=True)) / deviation).reshape(x.shape)
+        return n * scale[:, None] + shift[:, None]
+
+    step = Step(node, [x, scale, shift], [forward(x)], NodeEvaluator(21))
+    found = adjoint(step, [g], 0)
+    change = forward(x + 1e-6 * direction) - forward(x - 1e-6 * direction)
+    np.testing.assert_allclose((found * direction).sum(), (change * g).sum() / 2e-6, rtol=1e-6)
+
+
+def test_an_evaluation_that_is_not_what_the_model_computes_is_no_witness():
+    x = np.random.default_rng(3).normal(size=(2, 4, 3, 1))
+    node, evaluate = node_of("LRN", {"size": 3}, [x]), NodeEvaluator(18)
+    right = evaluate(node, [x])
+    adjoint(Step(node, [x], right, evaluate), [x], 0)
+    with pytest.raises(Unknown, match="LRN, of which the evaluation"):
+        adjoint(Step(node, [x], [right[0] * 1.01], evaluate), [x], 0)
+
+
+def test_the_slope_at_a_place_that_is_a_pixel_is_that_of_the_way_to_the_next():
+    x, at = np.array([[[[1.0, 3.0, 9.0]]]]), np.zeros((1, 1, 1, 2))
+    node, evaluate = node_of("GridSample", {"align_corners": 1}, [x, at]), NodeEvaluator(20)
+    step = Step(node, [x, at], evaluate(node, [x, at]), evaluate)
+    np.testing.assert_allclose(adjoint(step, [np.ones((1, 1, 1, 1))], 1)[..., 0], 6.0, rtol=1e-6)
+
+
 def test_windows_scatter_what_they_gather():
     """The one is the transpose of the other."""
     windows = Windows([5, 4], [3, 3], [3, 2], [2, 1], [1, 2], [1, 0, 1, 1])
