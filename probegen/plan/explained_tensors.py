@@ -15,7 +15,7 @@ from typing import Any
 from probegen.errors import NotDifferentiableError, SelectionError
 from probegen.methods.tokens import EMBEDDING
 from probegen.plan import axes
-from probegen.plan.model_view import ModelView, Start, StateFacts
+from probegen.plan.model_view import ModelView, Start, StateFacts, Tie
 from probegen.plan.plan import NUDGE, TWIN, TargetPlan, TensorRef
 from probegen.plan.points import ProbePoint
 from probegen.plan.selectors import OF_STATES
@@ -48,16 +48,19 @@ class Explained:
 class ExplainedTensors:
     """Finds the tensors of a model that explanations are taken at."""
 
-    def __init__(self, view: ModelView, by_scores: bool = False) -> None:
+    def __init__(self, view: ModelView, by_scores: bool = False, fills: bool = False) -> None:
         """Makes a finder.
 
         Args:
             view: the model.
             by_scores: for methods that need scores alone: what the target depends on, be it
                 differentiable or not.
+            fills: for those of them that put numbers in the place of what is hidden, which whole
+                numbers can be.
         """
         self._view = view
         self._by_scores = by_scores
+        self._fills = fills
 
     def flows(self, ref: TensorRef, end: Any) -> bool:
         """Tells whether a target can be explained by a tensor."""
@@ -161,7 +164,8 @@ class ExplainedTensors:
         methods by scores, what no gradient reaches stands for an input that has nothing else, and
         nothing beside the input itself: what it is looked up as changes with it, and all that it is
         compared with. So do the steps that a floating number is cut to and the bin that it falls
-        into, which gradients start at.
+        into, which gradients start at. Whole numbers that a model computes with, compares or sorts
+        into bins are such numbers too, where others are put in their place.
         """
         means = self._of_input_by(self._view.flows, position, end, strict=True)
         loose = means or self._of_input_by(self._view.flows, position, end, strict=False)
@@ -170,30 +174,62 @@ class ExplainedTensors:
         own = TensorRef(None, position=position)
         if own in means:
             return [own]
-        if self._is_number(position, means, strict) and self._view.depends(own, end):
+        if self._is_number(position, means, loose, strict, end) and self._view.depends(own, end):
             return [own]
         if loose:
             return means if strict else loose
         # Only where a gradient reaches nothing. Beside a look-up, say, ids are compared with 0.
         return self._of_input_by(self._view.depends, position, end, strict)
 
-    def _is_number(self, position: int, means: Sequence[TensorRef], strict: bool) -> bool:
+    def _is_number(
+        self,
+        position: int,
+        means: Sequence[TensorRef],
+        loose: Sequence[TensorRef],
+        strict: bool,
+        end: Any,
+    ) -> bool:
         """Tells whether an input is hidden itself, though no gradient reaches it.
 
-        Numbers that are sorted into bins or compared are; ids that are held as floats are not.
+        Numbers that are sorted into bins or compared are, and whole ones that are computed with;
+        ids are not, whole or held as floats.
         """
         if not self._view.input(position).is_float:
-            return not means and not strict
+            return self._is_whole_number(position, means, loose, strict, end)
         if means:
             looked_up = any(self._starts[ref].is_lookup for ref in means)
             return not (looked_up and self._view.holds_ids(position))
+        return not strict or not self._view.only_masks(position)
+
+    def _is_whole_number(
+        self,
+        position: int,
+        means: Sequence[TensorRef],
+        loose: Sequence[TensorRef],
+        strict: bool,
+        end: Any,
+    ) -> bool:
+        """Tells as `_is_number` of an input of whole numbers.
+
+        Casts of all that the model reads of it are as good, and take any number. A picture that the
+        model brings to another size is hidden behind that, in a size that is known.
+        """
+        if not self._fills or self._view.input(position).dtype == "string":
+            return False
+        if any(self._starts[ref].resized for ref in loose):
+            return False
+        if any(self._starts[ref].is_lookup for ref in loose):
+            return self._view.sorts_into_bins(position)
+        if means:
+            computed = any(self._starts[r].ties[position] < Tie.PART for r in means)
+            return computed or self._view.depends_beside(position, means, end)
         return not strict or not self._view.only_masks(position)
 
     def _of_input_by(
         self, flows: Callable[[TensorRef, Any], bool], position: int, end: Any, strict: bool
     ) -> list[TensorRef]:
         own = TensorRef(None, position=position)
-        found = [own] if flows(own, end) else []
+        found = [own] if self._view.input(position).is_float and flows(own, end) else []
         starts = [s for s in self._view.starts if position in s.ties]
         for start in starts:
             if start.carries(position) and flows(start.ref, end):

@@ -42,13 +42,15 @@ class GradientPlanner:
         """
         self._view = view
         self._tensors = ExplainedTensors(view, by_scores)
+        self._filled = ExplainedTensors(view, by_scores, fills=True)
         self._maps = LayerMaps(view, self._tensors)
 
     def gradients(self, probe: GradientProbe, target: TargetPlan) -> list[GradientOutput]:
         """Returns the outputs of a probe for what it explains."""
         if isinstance(probe, OfLayer):
             return self._maps.planned(probe, target)
-        found = self._tensors.chosen_by(probe.selector, target)
+        tensors = self._filled if probe.fills else self._tensors
+        found = tensors.chosen_by(probe.selector, target)
         _check_states(probe, found)
         if isinstance(probe, ByScores):
             found = self._whole_inputs(found)
@@ -150,12 +152,13 @@ class GradientPlanner:
     ) -> OutputSpec:
         ref = one.ref
         facts = self._view.tensor(ref)
+        dtype = facts.dtype if facts.is_float else "float32"
         names = self._tensors.axes_of(one)
         left, sizes = probe.result(names, facts.shape, one.name)
         along_input = len(one.inputs) == 1 and self._tensors.follows_input(one)
         return OutputSpec(
             name=output_name(probe, one.name, several),
-            dtype=facts.dtype,
+            dtype=dtype,
             shape=sizes,
             axes=left,
             layer=ref.path,

@@ -127,6 +127,7 @@ class Start:
         masks: whether it says which positions count, and nothing else.
         usable: whether its first axis is the batch.
         moved: whether it has lost the order that the numbers have in the input.
+        resized: whether it is made of a picture that was brought to another size.
         counts: whether it says how often each class is among the ids of a sample.
     """
 
@@ -139,6 +140,7 @@ class Start:
     usable: bool
     moved: bool
     counts: bool = False
+    resized: bool = False
 
     def with_ties(self, more: Mapping[int, Tie]) -> Start:
         """Returns a copy that hangs on the inputs as tightly as either."""
@@ -239,6 +241,10 @@ class ModelView(abc.ABC):
         """Tells whether the numbers of a floating input are cut to whole ones before a look-up."""
 
     @abc.abstractmethod
+    def sorts_into_bins(self, position: int) -> bool:
+        """Tells whether the numbers of an input of whole numbers are sorted into bins."""
+
+    @abc.abstractmethod
     def paddings(self) -> Mapping[int, Padding]:
         """Returns the positions of inputs -> what says where they are padding, where known."""
 
@@ -318,6 +324,10 @@ class ModelView(abc.ABC):
     @abc.abstractmethod
     def explainable_in_part(self, position: int) -> bool:
         """Tells whether some output can be differentiated by an input."""
+
+    @abc.abstractmethod
+    def depends_beside(self, position: int, refs: Sequence[TensorRef], end: Any) -> bool:
+        """Tells whether an end depends on an input by other ways than some tensors."""
 
     @abc.abstractmethod
     def flows(self, ref: TensorRef, end: Any) -> bool:

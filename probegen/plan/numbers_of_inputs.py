@@ -23,6 +23,9 @@ from probegen.plan.explained_tensors import Explained
 from probegen.plan.model_view import ModelView, TensorFacts, Tie
 from probegen.plan.plan import TWIN
 
+#: Whole numbers that float32 tells from their neighbours.
+_MOST_WHOLE = 2**24 - 1
+
 
 def stands_in(one: Explained) -> bool:
     """Tells whether a tensor that stands for an input holds other numbers than the input."""
@@ -64,6 +67,8 @@ def check(probe: GradientProbe, found: Sequence[Explained], view: ModelView) -> 
         for each in (one, *one.others):
             if stands_in(each):
                 _check(probe, given, each, view)
+            elif each.ref.is_input and not view.tensor(each.ref).is_float:
+                _check_whole(probe, given, each, view)
 
 
 def _check(probe: GradientProbe, given: Any, one: Explained, view: ModelView) -> None:
@@ -88,6 +93,25 @@ def _check(probe: GradientProbe, given: Any, one: Explained, view: ModelView) ->
         f"pg.{type(probe).__name__}({probe.fills}={given!r}) may be meant as numbers of input "
         f"{name!r} itself, and would be read as {described(one)}, which is what is explained. "
         f"What works: {'; '.join(works)}."
+    )
+
+
+def _check_whole(probe: GradientProbe, given: Any, one: Explained, view: ModelView) -> None:
+    """Refuses numbers that an input of whole numbers, which are hidden themselves, cannot hold.
+
+    Raises:
+        InstrumentError: there are some; says which it can.
+    """
+    dtype = np.dtype(view.tensor(one.ref).dtype)
+    least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    least, most = max(least, -_MOST_WHOLE), min(most, _MOST_WHOLE)
+    values = np.asarray(given.values if isinstance(given, StoredArray) else given, np.float64)
+    if ((values == np.floor(values)) & (values >= least) & (values <= most)).all():
+        return
+    raise InstrumentError(
+        f"pg.{type(probe).__name__}({probe.fills}={given!r}): input {one.inputs[0]!r} is "
+        f"{dtype.name}, which is hidden itself, and takes whole numbers from {least} to {most}. "
+        f"Give such, or wrt= a layer behind which values are floating."
     )
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from probegen.artefact.manifest import InputSpec
 from probegen.artefact.rows import as_described, batch_axis, rows_first
-from probegen.errors import VerificationError
+from probegen.errors import ProbegenError, VerificationError
 from probegen.methods.axes import Axes, batch_first
 from probegen.methods.by_scores import ByScores, Subject
 from probegen.methods.numpy_operations import NumpyOperations
@@ -196,7 +196,8 @@ def attribution_by_scores(
                 point = probe.changed_one(ops, prepared, numbers, tensor, named, which)[0]
                 shifts[ref] = as_described(point - tensor, own)
             points.append(shifts)
-        for numbers, there in zip(few, scores_at.at(points, dict(output.moves)), strict=True):
+        found_there = _scores_of(output, scores_at, points)
+        for numbers, there in zip(few, found_there, strict=True):
             _check_count(output, here, there)
             for entry, (seed, score) in enumerate(zip(seeds, scores, strict=True)):
                 found = summed_score(there, seed)
@@ -207,6 +208,29 @@ def attribution_by_scores(
         for of_class, score in zip(sums, scores, strict=True)
     ]
     return [as_described(r, output.axes_of_one).astype(output.spec.dtype) for r in results]
+
+
+def _scores_of(
+    output: GradientOutput, scores_at: ScoresAt, points: Sequence[Shifts]
+) -> list[Array]:
+    """Returns the scores at some points.
+
+    Raises:
+        VerificationError: the model takes the unchanged samples, and not what hides parts of them.
+    """
+    try:
+        return scores_at.at(points, dict(output.moves))
+    except ProbegenError:
+        raise
+    except Exception as error:
+        fills = output.probe.fills
+        if not fills:
+            raise
+        raise VerificationError(
+            f"{output.spec.name!r}: the model runs on the samples, and not where "
+            f"{fills}={getattr(output.probe, fills)!r} hides parts of them (is it beyond a table "
+            f"that the model looks up?): {error}. Give {fills}= what the model takes there."
+        ) from error
 
 
 def _check_count(output: GradientOutput, here: Array, there: Array) -> None:

@@ -62,15 +62,17 @@ BY_SCORES = [
 def test_numbers_of_the_input_are_none_of_its_stand_in(view, name):
     """An array broadcasts over the one-hot row, or has its shape by chance: 4 ids, 4 classes."""
     rows, number = OWN[name]
-    for make in GRADIENTS if name == "age" else [*GRADIENTS, *BY_SCORES]:
+    for make in GRADIENTS if name in ("age", "day") else [*GRADIENTS, *BY_SCORES]:
         with pytest.raises(InstrumentError, match=f"input '{name}' itself, and would be read as"):
             planned(view, make(rows, number, name))
 
 
-def test_numbers_that_are_sorted_into_bins_are_hidden_by_their_own(view):
-    rows, number = OWN["age"]
+@pytest.mark.parametrize("name", ["age", "day"])
+def test_numbers_that_are_sorted_into_bins_are_hidden_by_their_own(view, name):
+    rows, number = OWN[name]
     for make in BY_SCORES:
-        (spec,) = planned(view, make(rows, number, "age"))
+        (spec,) = planned(view, make(rows, number, name))
+        assert spec.dtype == "float32"
         assert spec.axes == ("batch", "feature")
         assert "makes of" not in spec.method
 
@@ -95,8 +97,21 @@ def test_a_message_says_what_works(view):
     works = r"What works: 0.0; an array of that, \[3, 4\] for a sample; wrt='embed', whose"
     with pytest.raises(InstrumentError, match=works):
         planned(view, pg.KernelSHAP(wrt="words", background=[[8, 0, 1]]))
-    with pytest.raises(InstrumentError, match=r"works: 0.0; a model that casts the input before"):
-        planned(view, pg.Occlusion(1, fill=8, wrt="day"))
+    with pytest.raises(InstrumentError, match="for a sample; a model that casts the input before"):
+        planned(view, pg.DeepLIFT(8, wrt="day"))
+
+
+def test_whole_numbers_that_are_hidden_themselves_are_filled_with_whole_ones(view):
+    expected = (
+        "input 'day' is int32, which is hidden itself, and takes whole numbers from -16777215"
+    )
+    for probe in (
+        pg.FeatureAblation(fill=0.5, wrt="day"),
+        pg.Occlusion(1, fill=2.0**24, wrt="day"),
+        pg.KernelSHAP(background=[[1.0, 2.5, 3.0]], wrt="day"),
+    ):
+        with pytest.raises(InstrumentError, match=expected):
+            planned(view, probe)
 
 
 def test_the_method_says_what_stands_for_an_input(view):

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from probegen.graph.array_operations import OnnxOperations
 from probegen.graph.attribution.forward_at import Fold, forward_at, renaming, usual_count
 from probegen.graph.core.builder import Builder
-from probegen.graph.core.queries import inputs_of
+from probegen.graph.core.queries import inputs_of, is_float
 from probegen.graph.core.values import attribute, dims_of, dtype_of, rank_of
 from probegen.graph.loops.hoist import Collected
 from probegen.graph.loops.step_writer import StepWriter
@@ -20,6 +20,10 @@ from probegen.methods.axes import BATCH, Axes, batch_first
 from probegen.methods.by_scores import ByScores, Subject, hidden_axes
 
 _WIDE = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
+#: Whole numbers all of which float32 holds.
+_NARROW = frozenset(
+    {ir.DataType.BOOL, ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16}
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +97,7 @@ def attribution_by_scores(
     totals, _ = loop.finish(sums)
     result = probe.explained(ops, look.subject, prepared, totals, score)
     if not probe.stays_wide:
-        result = builder.cast(result, dtype_of(explained.at))
+        result = builder.cast(result, dtype_of(look.subject.value))
     return _in_own_order(builder, probe, result, look.subject.axes, explained)
 
 
@@ -183,9 +187,9 @@ class _Look:
     ) -> _Look:
         """Prepares for the points of a method; see `attribution_by_scores`."""
         ops = OnnxOperations(builder)
-        value, axes = _batch_first(builder, explained)
+        value, axes = _floating_rows(builder, explained)
         moved = [_as_read(builder.forward, one) for one in moved]
-        rows = [_batch_first(builder, m) for m in moved]
+        rows = [_floating_rows(builder, m) for m in moved]
         numbered = None if groups is None else builder.cast(groups, _wide(value))
         subject = Subject(value, axes, tuple(rows), numbered)
         prepared = probe.prepared(ops, subject)
@@ -242,6 +246,12 @@ def _batch_first(builder: Builder, moved: Tensor) -> tuple[ir.Value, Axes]:
     axes, order = batch_first(moved.axes)
     value = moved.at if BATCH in moved.axes else builder.unsqueeze(moved.at, [0])
     return builder.transpose(value, order), axes
+
+
+def _floating_rows(builder: Builder, moved: Tensor) -> tuple[ir.Value, Axes]:
+    """Returns as `_batch_first`; whole numbers as floating ones, which methods compute with."""
+    value, axes = _batch_first(builder, moved)
+    return (value if is_float(value) else builder.cast(value, ir.DataType.FLOAT)), axes
 
 
 def _in_own_order(
@@ -328,10 +338,23 @@ def _where_counted(ops: OnnxOperations, counts: ir.Value, part: ir.Value) -> ir.
     return ops.where(ops.expand_dims(counts, tuple(range(1, rank))), part, 0.0)
 
 
+def _whole(body: Builder, changed: ir.Value, moved: Tensor, value: ir.Value) -> ir.Value:
+    """Returns versions of whole numbers as such; what was not changed keeps all its digits."""
+    dtype = dtype_of(moved.at)
+    if dtype in _NARROW:
+        return body.cast(changed, dtype)
+    own, _ = _batch_first(body, moved)
+    same = body.elementwise("Equal", changed, body.unsqueeze(value, [0]))
+    kept = body.cast(body.unsqueeze(own, [0]), ir.DataType.INT64)
+    return body.cast(body.where(same, kept, body.cast(changed, ir.DataType.INT64)), dtype)
+
+
 def _point(
     body: Builder, changed: ir.Value, moved: Tensor, value: ir.Value, fold: Fold | None
 ) -> ir.Value:
     """Returns versions of a tensor, `[points, ...]`, as one tensor with a longer batch."""
+    if not is_float(moved.at):
+        changed = _whole(body, changed, moved, value)
     sizes = [(value, i) for i in range(1, rank_of(value))]
     joined = body.reshape(changed, [-1, *sizes])
     _, order = batch_first(moved.axes)

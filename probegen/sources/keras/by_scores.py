@@ -42,9 +42,9 @@ def attribution_by_scores(
     """
     probe = output.probe
     assert isinstance(probe, ByScores)
-    value, axes = _rows_first(forward.tensor(output.ref), output.axes)
+    value, axes = _rows_first(_floating(forward.tensor(output.ref)), output.axes)
     refs = [ref for ref, _ in output.moves]
-    moved = tuple(_rows_first(forward.tensor(ref), own) for ref, own in output.moves)
+    moved = tuple(_rows_first(_floating(forward.tensor(ref)), own) for ref, own in output.moves)
     wide = tf.float64 if value.dtype == tf.float64 else tf.float32
     numbered = tf.cast(groups, wide) if probe.takes_groups else None
     subject = Subject(value, axes, moved, numbered)
@@ -57,8 +57,11 @@ def attribution_by_scores(
     def step(number: Any, *sums: Any) -> tuple[Any, ...]:
         numbers = tf.cast(tf.reshape(number, [1]), wide)
         points = [
-            _in_own_order(
-                probe.changed_one(_OPS, prepared, numbers, tensor, named, which)[0], before, own
+            _like(
+                _in_own_order(
+                    probe.changed_one(_OPS, prepared, numbers, tensor, named, which)[0], before, own
+                ),
+                before,
             )
             for which, ((tensor, named), before, (_, own)) in enumerate(
                 zip(moved, map(forward.tensor, refs), output.moves, strict=True)
@@ -86,6 +89,19 @@ def _rows_first(tensor: Any, axes: Axes) -> tuple[Any, Axes]:
     return (
         tensor if BATCH in axes and list(order) == sorted(order) else tf.transpose(batched, order)
     ), named
+
+
+def _floating(tensor: Any) -> Any:
+    """Returns whole numbers as floating ones, which methods compute with."""
+    return tensor if tensor.dtype.is_floating else tf.cast(tensor, tf.float32)
+
+
+def _like(point: Any, before: Any) -> Any:
+    """Returns a point of whole numbers as such; what was not changed keeps all its digits."""
+    if before.dtype.is_floating:
+        return point
+    same = tf.equal(point, _floating(before))
+    return tf.where(same, before, tf.cast(point, before.dtype))
 
 
 def _in_own_order(rows: Any, like: Any, axes: Axes) -> Any:

@@ -45,6 +45,8 @@ _SELECTING = frozenset(
 )
 #: Operations that make floating numbers of bytes, and do the same to floating ones.
 BLENDING = frozenset({"ResizeBilinear", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate"})
+#: Operations that bring a picture to another size.
+_RESIZING = BLENDING | {"ResizeNearestNeighbor", "CropAndResize"}
 _CHOOSING = frozenset({"Select", "SelectV2"})
 #: Look-ups: the first input is the table, the second says which of its entries.
 _GATHERING = frozenset({"Gather", "GatherV2", "GatherNd", "ResourceGather", "ResourceGatherNd"})
@@ -64,6 +66,8 @@ _ELEMENTWISE = frozenset(
     | {"TruncateMod", "TruncateDiv", "Maximum", "Minimum", "ClipByValue", "Neg", "Abs", "Sign"}
     | {"Round", "Rint", "Floor", "Ceil", "Square"}
 )
+#: Operations that give numbers near to each other the same one.
+_BINNING = frozenset({"FloorDiv", "TruncateDiv", "Div"})
 _WIDE = 4  # bytes of an integer type that ids fit into
 
 
@@ -82,6 +86,7 @@ class FirstFloat:
         rows: number of entries of the table, where it is looked up along its first axis.
         usable: whether its first axis is the batch, so that it can be explained.
         moved: whether it has lost the order that the numbers have in the input.
+        resized: whether it is made of a picture that was brought to another size.
         also: further casts of the same input.
     """
 
@@ -95,6 +100,7 @@ class FirstFloat:
     rows: int | None = None
     usable: bool = True
     moved: bool = False
+    resized: bool = False
     also: list[Any] = dataclasses.field(default_factory=list)
 
     @property
@@ -155,6 +161,7 @@ class FirstFloats:
         found: what was found, in the order in which it is made.
         tensors: slot -> the tensor at it, where others were to stand in.
         truncated: positions of the floating inputs that are cast to whole numbers as they are.
+        binned: positions of the inputs of whole numbers that are sorted into bins.
     """
 
     def __init__(
@@ -173,6 +180,7 @@ class FirstFloats:
         self.found: list[FirstFloat] = []
         self.tensors: dict[Slot, Any] = {}
         self.truncated: set[int] = set()
+        self.binned: set[int] = set()
         self._stand_ins = stand_ins or {}
         self._noise = noise
         self._ties: dict[int, dict[int, Tie]] = {
@@ -186,6 +194,7 @@ class FirstFloats:
         self._inputs = list(inputs)
         self._pure = {id(t) for t in inputs if t.dtype.is_integer or t.dtype.is_bool}
         self._moved: set[int] = set()
+        self._resized: set[int] = set()
 
     def ties(self, tensor: Any) -> Mapping[int, Tie]:
         """Returns how a tensor of whole numbers hangs on the inputs."""
@@ -264,7 +273,7 @@ class FirstFloats:
         """Notes of a tensor, which is returned, what is known of the one that it stands in for."""
         if id(before) in self._ties:
             self._ties[id(after)] = self._ties[id(before)]
-        for of in (self._astray, self._moved):
+        for of in (self._astray, self._moved, self._resized):
             if id(before) in of:
                 of.add(id(after))
         if id(before) in self._apart:
@@ -295,6 +304,9 @@ class FirstFloats:
         if op.type == "Cast" and not whole and outputs[0].dtype.is_integer:
             read = self._ties[id(data[0])].items()
             self.truncated.update(position for position, tie in read if tie >= Tie.PART)
+        if op.type == "Bucketize" or (op.type in _BINNING and whole):
+            read = self._ties[id(data[0])].items()
+            self.binned.update(position for position, tie in read if tie >= Tie.COMPUTED)
         for output in outputs:
             if not (output.dtype.is_floating and whole):
                 self._ties[id(output)] = dict(ties)
@@ -369,7 +381,7 @@ class FirstFloats:
             self._apart.update((id(t), before) for t in outputs)
 
     def _follow_order(self, op: Any, data: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Keeps in mind what only moves numbers of the inputs, and what has lost their order."""
+        """Keeps in mind what only moves numbers, and what has lost their order or their size."""
         values_read = any(t is v for t in data for v in _values_of(op))
         if (
             values_read
@@ -380,6 +392,8 @@ class FirstFloats:
             self._pure.update(map(id, outputs))
         if any(id(t) in self._moved for t in data) or _changes_order(op):
             self._moved.update(map(id, outputs))
+        if any(id(t) in self._resized for t in data) or op.type in _RESIZING:
+            self._resized.update(map(id, outputs))
 
     def _make(
         self, op: Any, inputs: Sequence[Any], index: Any, ties: Mapping[int, Tie], call: CallKey
@@ -418,6 +432,7 @@ class FirstFloats:
             _rows(op),
             usable,
             id(index) in self._moved,
+            id(tensor) in self._resized,
         )
         self.found.append(place)
         return functools.partial(self._exchanged, place)

@@ -52,6 +52,7 @@ class KerasMovedScores:
             *(tf.TensorSpec(None, tf.float64) for _ in self.refs),
         ]
 
+        hidden = {ref for group in plan.groups for o in group.outputs for ref, _ in o.moves}
         targets: list[Any] = []
         tensors: dict[TensorRef, Any] = {}
         moved: dict[TensorRef, Any] = {}
@@ -68,7 +69,7 @@ class KerasMovedScores:
             for ref, shift in zip(self.refs, shifts, strict=True):
                 if ref.path is None and not ref.made:
                     at[ref] = flat[ref.position]
-                    if flat[ref.position].dtype.is_floating:
+                    if flat[ref.position].dtype.is_floating or ref in hidden:
                         flat[ref.position] = _shifted(flat[ref.position], shift)
                 else:
                     stand_ins[ref] = _mover(at, ref, shift)

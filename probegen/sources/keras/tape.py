@@ -128,7 +128,7 @@ def _gradient_outputs(
         return _of_seed(source, plan, forward, group, here, seed_of(here, one), groups)
 
     missing = {n: r.gained for r in residuals_of(group) for n in r.names}
-    dtypes = {o.spec.name: forward.tensor(o.ref).dtype for o in group.outputs}
+    dtypes = {o.spec.name: _dtype_of(forward.tensor(o.ref), o) for o in group.outputs}
     dtypes.update((name, tf.as_dtype(o.spec.dtype)) for name, o in missing.items())
     each = tf.map_fn(of_class, classes, fn_output_signature=dtypes, parallel_iterations=1)
     found = {o.spec.name: _moved_axis(each[o.spec.name], o.classes_at) for o in group.outputs}
@@ -137,6 +137,11 @@ def _gradient_outputs(
         told = _moved_axis(classes, 1)
         found[name] = told[(..., *[0] * (told.shape.rank - 2))] if target.layer else told
     return found
+
+
+def _dtype_of(explained: Any, output: GradientOutput) -> Any:
+    """Returns the element type of an attribution: of whole numbers, which have another, too."""
+    return explained.dtype if explained.dtype.is_floating else tf.as_dtype(output.spec.dtype)
 
 
 def _weights(target: TargetPlan, scores: Any, region: Any) -> Any:

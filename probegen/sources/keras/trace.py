@@ -288,21 +288,28 @@ def _joins_with_first(op: Any) -> bool:
     return bool(known and before.num_elements() != after.num_elements())
 
 
-def influenced_by(tensor: Any, graph: Any, differentiably: bool = False) -> set[int]:
+def influenced_by(
+    tensor: Any, graph: Any, differentiably: bool = False, beside: Iterable[Any] = ()
+) -> set[int]:
     """Returns ids of the tensors that depend on the values (not the mere shape) of `tensor`.
 
     Args:
         tensor: where the influence starts.
         graph: the graph it lives in.
         differentiably: follow only operations that a gradient can pass.
+        beside: tensors that are not followed.
     """
-    reached = {id(tensor)}
+    reached, passed = {id(tensor)}, {id(t) for t in beside}
     for op in graph.get_operations():
         if op.type in _SHAPE_OPS or not any(id(t) in reached for t in op.inputs):
             continue
         if differentiably and not passes_gradient(op):
             continue
-        reached.update(id(t) for t in op.outputs if not differentiably or _carries_gradient(t))
+        reached.update(
+            id(t)
+            for t in op.outputs
+            if id(t) not in passed and (not differentiably or _carries_gradient(t))
+        )
     return reached
 
 

@@ -223,6 +223,10 @@ class KerasView(ModelView):
         """Tells whether the numbers of a floating input are cut to whole ones before a look-up."""
         return position in self.trace.first_floats.truncated
 
+    def sorts_into_bins(self, position: int) -> bool:
+        """Tells whether the numbers of an input of whole numbers are sorted into bins."""
+        return position in self.trace.first_floats.binned
+
     def is_embedding(self, ref: TensorRef) -> bool:
         """Tells whether a tensor comes out of an embedding."""
         return role_of(self.trace.call(ref.key).layer) == "embedding"
@@ -268,11 +272,17 @@ class KerasView(ModelView):
         )
 
     def depends(self, ref: TensorRef, end: Any) -> bool:
-        """Tells whether the numbers of an end depend on a floating tensor, in whichever way."""
+        """Tells whether the numbers of an end depend on a tensor, in whichever way."""
         return any(
-            start.dtype.is_floating and id(end) in influenced_by(start, self.trace.graph)
+            (ref.is_input or start.dtype.is_floating)
+            and id(end) in influenced_by(start, self.trace.graph)
             for start in self._tensors(ref)
         )
+
+    def depends_beside(self, position: int, refs: Sequence[TensorRef], end: Any) -> bool:
+        """Tells whether an end depends on an input by other ways than some tensors."""
+        made = [t for ref in refs for t in self._tensors(ref)]
+        return id(end) in influenced_by(self.trace.inputs[position], self.trace.graph, beside=made)
 
     def blocked_at(self, ref: TensorRef, end: Any) -> set[tuple[str, str]]:
         """Returns operations, and their layers, that stop a gradient between the two."""
@@ -488,6 +498,7 @@ class KerasView(ModelView):
                 usable=True,
                 moved=place.moved,
                 counts=place.counts,
+                resized=place.resized,
             )
         kind, (path, index), number = place.slot
         if kind == TWIN:
@@ -507,6 +518,7 @@ class KerasView(ModelView):
             place.usable,
             place.moved,
             place.counts,
+            place.resized,
         )
 
     def _calls_around(self, place: FirstFloat) -> list[LayerCall]:

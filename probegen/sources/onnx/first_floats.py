@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Container, Mapping
 
 import onnx_ir as ir
@@ -22,7 +23,10 @@ _ARITHMETIC = frozenset(
 #: Operators that make numbers of others, or of texts, one by one.
 _ENCODERS = frozenset({"Cast", "OneHot", "OneHotEncoder", "LabelEncoder"})
 #: What these give does not hang on the numbers of their operand.
-_SIZES = frozenset({"Shape", "Size"})
+SIZES = frozenset({"Shape", "Size"})
+_IDS = frozenset({ir.DataType.INT32, ir.DataType.INT64, ir.DataType.UINT8, ir.DataType.STRING})
+#: Operators that bring a picture to another size.
+_RESIZING = frozenset({"Resize", "Upsample"})
 _LOOK_UPS = frozenset({"Gather", "GatherND", "GatherElements"})
 
 
@@ -48,10 +52,15 @@ def starts(
     }
     found = []
     varying = set(inputs)
+    resized: set[ir.Value] = set()
+    cut = cut_to_whole(graph, inputs)
     for node in graph:
-        if node.op_type not in _SIZES and any(value in varying for value in node.inputs):
+        if node.op_type not in SIZES and any(value in varying for value in node.inputs):
             varying.update(node.outputs)
-        before = _before(node, ties, varying)
+        if node.op_type in _RESIZING or any(value in resized for value in node.inputs):
+            resized.update(node.outputs)
+        of_floats = [cut[value] for value in node.outputs if value in cut]
+        before = dict.fromkeys(of_floats, Tie.WHOLE) or _before(node, ties, varying)
         if not before:
             continue
         for value in node.outputs:
@@ -62,10 +71,42 @@ def starts(
                 named = all("mask" in str(v.name).lower() for v in read)
                 usable = has_samples(value, read)
                 looks_up = _looks_up(node, varying)
-                found.append(
-                    _start(node, value, before, refs[value], labels[value], named, usable, looks_up)
+                start = _start(
+                    node, value, before, refs[value], labels[value], named, usable, looks_up
                 )
+                found.append(dataclasses.replace(start, resized=value in resized))
     return found
+
+
+def cut_to_whole(graph: ir.Graph, inputs: list[ir.Value]) -> dict[ir.Value, int]:
+    """Returns whole numbers that floating inputs are cast to as they are -> which of the inputs."""
+    moved = {value: i for i, value in enumerate(inputs) if is_float(value)}
+    found: dict[ir.Value, int] = {}
+    for node in graph:
+        first = node.inputs[0] if node.inputs else None
+        if first not in moved:
+            continue
+        if node.op_type == "Cast" and not is_float(node.outputs[0]):
+            if node.outputs[0].dtype in _IDS:
+                found[node.outputs[0]] = moved[first]
+        elif node.op_type in _SHAPING | {"Cast", "Split", "Slice"}:
+            moved.update((value, moved[first]) for value in node.outputs)
+    return found
+
+
+def sorts_into_bins(graph: ir.Graph, given: ir.Value) -> bool:
+    """Tells whether whole numbers of an input become others that are fewer: by a division."""
+    moved = {given}
+    for node in graph:
+        first = node.inputs[0] if node.inputs else None
+        if first not in moved:
+            continue
+        if node.op_type == "Div" and not is_float(first):
+            return True
+        casts = node.op_type == "Cast" and not is_float(node.outputs[0])
+        if casts or node.op_type in _SHAPING or node.op_type in _SELECTING | _ARITHMETIC:
+            moved.update(node.outputs)
+    return False
 
 
 def _looks_up(node: ir.Node, varying: Container[ir.Value | None]) -> bool:
@@ -89,7 +130,7 @@ def _before(
     varying: Container[ir.Value | None],
 ) -> dict[int, Tie]:
     """Returns how the result of a node hangs on inputs of whole numbers."""
-    if node.op_type in _SIZES:
+    if node.op_type in SIZES:
         return {}
     loosest = Tie.INDIRECT
     looks_up = node.op_type in _LOOK_UPS and len(node.inputs) > 1 and node.inputs[1] in ties
@@ -111,12 +152,10 @@ def _before(
 def _keeps_whole(node: ir.Node) -> bool:
     if node.op_type == "Cast" and is_float(node.outputs[0]):
         return True
-    return node.op_type in ("Cast", "LabelEncoder") and node.outputs[0].dtype in (
-        ir.DataType.INT32,
-        ir.DataType.INT64,
-        ir.DataType.UINT8,
-        ir.DataType.STRING,
-    )
+    first = node.inputs[0]
+    of_words = first is not None and first.dtype is ir.DataType.STRING
+    words = node.op_type == "LabelEncoder" and of_words
+    return (words or node.op_type == "Cast") and node.outputs[0].dtype in _IDS
 
 
 def _start(

@@ -481,10 +481,11 @@ class OnnxView(ModelView):
 
     def holds_ids(self, position: int) -> bool:
         """Tells whether the numbers of a floating input are cut to whole ones before a look-up."""
-        return any(
-            use.node.op_type == "Cast" and not is_float(use.node.outputs[0])
-            for use in self.inputs[position].uses()
-        )
+        return position in first_floats.cut_to_whole(self.graph, self.inputs).values()
+
+    def sorts_into_bins(self, position: int) -> bool:
+        """Tells whether the numbers of an input of whole numbers are sorted into bins."""
+        return first_floats.sorts_into_bins(self.graph, self.inputs[position])
 
     def paddings(self) -> Mapping[int, Padding]:
         """Returns the positions of inputs -> what says where they are padding, where known."""
@@ -564,8 +565,18 @@ class OnnxView(ModelView):
         return any(is_float(v) and end in self._influenced(v) for v in self.values(ref))
 
     def depends(self, ref: TensorRef, end: Any) -> bool:
-        """Tells whether the numbers of an end depend on a floating tensor, in whichever way."""
-        return any(is_float(v) and end in depending_on(self.graph, [v]) for v in self.values(ref))
+        """Tells whether the numbers of an end depend on a tensor, in whichever way."""
+        return any(
+            (ref.is_input or is_float(v)) and end in depending_on(self.graph, [v])
+            for v in self.values(ref)
+        )
+
+    def depends_beside(self, position: int, refs: Sequence[TensorRef], end: Any) -> bool:
+        """Tells whether an end depends on an input by other ways than some tensors."""
+        made = [v.producer() for ref in refs for v in self.values(ref)]
+        sizes = [node for node in self.graph if node.op_type in first_floats.SIZES]
+        skip = {node for node in (*made, *sizes) if node is not None}
+        return end in depending_on(self.graph, [self.inputs[position]], skip)
 
     def values(self, ref: TensorRef) -> Sequence[ir.Value]:
         """Returns what a reference means: of a state over time, all that its steps give out."""
