@@ -55,9 +55,13 @@ class ByGroups(OfInputsByScores, abc.ABC):
         given = self.groups.shape
         if given != wanted:  # an open size is None, which no size is
             shown = " x ".join(f"{axes[i]} {sizes[i] or '(open)'}" for i in hidden)
+            instead = (
+                " An array has a fixed size: give the model's input one, or groups='input', which "
+                "takes an array with each request, or groups='grid:7'."
+            )
             raise InstrumentError(
                 f"groups= has the shape {given}; {name!r} takes a number for each position of one "
-                f"sample: {shown}."
+                f"sample: {shown}.{instead if None in wanted else ''}"
             )
 
     def group_count(self, axes: Axes, sizes: Sizes) -> int | None:

@@ -90,7 +90,7 @@ _ROUTED = frozenset(
         "Unsqueeze", "Flatten", "Slice", "Split", "Expand", "Tile", "Pad", "DepthToSpace",
         "SpaceToDepth", "ReverseSequence", "Gather", "GatherElements", "GatherND", "Where",
         "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "probegen::Mark", "Trilu", "Compress",
-        "MaxUnpool", "TopK", "TensorScatter", "ReduceLogSumExp",
+        "MaxUnpool", "TopK", "TensorScatter", "ReduceLogSumExp", "probegen::Nudged",
     }
 )  # fmt: skip
 #: Sums of elements, each with its share.

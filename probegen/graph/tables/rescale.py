@@ -92,6 +92,7 @@ _LINEAR = frozenset(
         "Tile", "Pad", "ReduceSum", "ReduceMean", "AveragePool", "GlobalAveragePool",
         "DepthToSpace", "SpaceToDepth", "CumSum", "Trilu", "ReverseSequence", "probegen::Mark",
         "Gather", "GatherElements", "GatherND", "Where", "Resize", "Upsample",
+        "probegen::Nudged",
     }
 )  # fmt: skip
 #: Operators that stop gradients and no differences: what counts are values.
@@ -255,8 +256,7 @@ class Reference:
         copies = {p: _filled(builder, p, v, rename) for p, v in baselines.items()}
         for node in nodes:
             copy_node(builder, node, copies, rename)
-        same = [n for n in graph if key_of(n) in _THE_SAME]
-        differing = depending_on(graph, places, [*same, *held])
+        differing = depending_on(graph, places, [*_the_same(graph), *held])
         return Reference({v: c for v, c in copies.items() if v in differing})
 
     def moves(self, value: ir.Value | None) -> bool:
@@ -709,7 +709,7 @@ class _InSteps(Walk):
         starts = {v for v in captured_values(body) if moves(v)}
         starts |= {s.entering for s in iteration.scan_inputs if moves(s.sequence)}
         starts |= {s.entering for s in iteration.states if moves(s.initial)}
-        same = [node for node in body if key_of(node) in _THE_SAME]
+        same = _the_same(body)
         return iteration.in_any_step(starts, lambda some: depending_on(body, some, same))
 
     def inside(
@@ -722,6 +722,22 @@ class _InSteps(Walk):
         """Writes the multipliers of a step."""
         reference = Reference({**self.reference.copies, **beside})
         return reference.multipliers(builder, seeds, sources)
+
+
+def _the_same(graph: ir.Graph) -> list[ir.Node]:
+    """Returns the nodes of a graph whose results are what they are in the reference.
+
+    Those whose results say a size, and `|x| < 0`, which is false of all numbers: the zeros at
+    which gradients at states are taken are made of it.
+    """
+    return [n for n in graph if key_of(n) in _THE_SAME or _is_never(n)]
+
+
+def _is_never(node: ir.Node) -> bool:
+    """Tells whether a node asks which numbers are smaller in size than 0."""
+    sizes = node.inputs[0].producer() if key_of(node) == "Less" and node.inputs[0] else None
+    bound = constant_of(node.inputs[1]) if sizes is not None and key_of(sizes) == "Abs" else None
+    return bound is not None and bool((bound <= 0).all())
 
 
 def _values_of(body: ir.Graph) -> list[ir.Value]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from probegen.artefact.manifest import GROUPS_INPUT, PRECISIONS, REGION_INPUT, TARGET_INPUT
-from probegen.errors import VerificationError
+from probegen.errors import SourceError, VerificationError
 from probegen.methods.base import resized
 from probegen.methods.numpy_operations import NumpyOperations
 from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef
@@ -67,6 +67,8 @@ _HANDS_ON = frozenset(
 )  # fmt: skip
 _SUMS = frozenset({"AddV2", "Add", "Sub"})
 _ARITHMETIC = _SUMS | {"Mul", "RealDiv"}
+#: What TensorFlow says of a transposed convolution with holes where oneDNN is off.
+_HOLES_WITHOUT_ONEDNN = "do not yet support dilation rates larger than 1"
 
 
 class KerasReference(DirectReference):
@@ -398,8 +400,19 @@ class KerasReference(DirectReference):
     # -- where the model can run -----------------------------------------------------------
 
     def cause_of(self, error: Exception) -> str:
-        """Returns on one line what an exception of the model says."""
-        return one_line(error)
+        """Returns on one line what an exception of the model says.
+
+        Raises:
+            SourceError: TensorFlow cannot run the model on any input as it was started.
+        """
+        said = one_line(error)
+        if _HOLES_WITHOUT_ONEDNN in said:
+            raise SourceError(
+                "TensorFlow cannot run this model on a CPU without oneDNN: it has a transposed "
+                "convolution with holes (dilation_rate above 1). Set the environment variable "
+                "TF_ENABLE_ONEDNN_OPTS=1 before TensorFlow is imported, or use dilation_rate=1."
+            ) from error
+        return said
 
     def cause_of_failure(self, feed: Mapping[str, Array]) -> str | None:
         """Says why the source model cannot run on inputs, None where it can.
@@ -407,11 +420,14 @@ class KerasReference(DirectReference):
         A tensor without elements counts: lengths of zero are for no runtime. So does a window
         that is larger than its input: TensorFlow's CPU kernels then answer with whatever lies in
         memory.
+
+        Raises:
+            SourceError: see `cause_of`.
         """
         try:
             calls = self._watched(feed)
         except Exception as error:
-            return one_line(error)
+            return self.cause_of(error)
         for call in calls:
             for value in call.outputs:
                 if tf.is_tensor(value) and 0 in tuple(value.shape):

@@ -134,6 +134,22 @@ def test_it_is_the_gradient_by_all_that_a_state_goes_into(name, tmp_path):
                     np.testing.assert_allclose(found[output], numbers, **CLOSE, err_msg=output)
 
 
+@pytest.mark.parametrize("name", ["LSTM", "GRU in a loop", "GRU, reset before", "stacked"])
+def test_methods_of_other_rules_pass_them(name, tmp_path):
+    """What is added to the states is 0 in the reference as well, and has no relevance."""
+    made, x = model(LAYERS[name]()), series(2, 5)
+    probes = [pg.DeepLIFT(target=1), pg.LRP(target=1)]
+    found = []
+    for beside in ([], PROBES[:1]):
+        pg.compile(made, [*probes, *beside], tmp_path / "m.onnx", verify=False)
+        found.append(runtime.load(tmp_path / "m.onnx").run(x))
+    alone, together = found
+    for output in alone.explanations:
+        np.testing.assert_allclose(together[output], alone[output], **CLOSE, err_msg=output)
+    expected = by_hand(made, x)[0][0]
+    np.testing.assert_allclose(together["input_gradient/states/rec"], expected, **CLOSE)
+
+
 def test_fused_operators_stay_and_an_artefact_is_verified(tmp_path):
     made = model(
         layers.Bidirectional(layers.LSTM(2, return_sequences=True, name="lstm"), name="both")

@@ -7,6 +7,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 import probegen as pg
@@ -260,3 +261,23 @@ def test_a_sequential_model_that_keras_cannot_infer():
     model = keras.Sequential([NoShape(name="double"), layers.Dense(2)])
     model(np.ones((2, 5), np.float32))
     assert pg.inspect(model)[0].shape == (None, 5)
+
+
+@keras.saving.register_keras_serializable(package="probegen_tests")
+class WithoutOneDNN(layers.Layer):
+    """Fails as a transposed convolution with holes does where TensorFlow runs without oneDNN."""
+
+    def call(self, x):
+        if tf.executing_eagerly():
+            said = "Current CPU implementations do not yet support dilation rates larger than 1."
+            raise tf.errors.InvalidArgumentError(None, None, said)
+        return x
+
+
+def test_what_tensorflow_cannot_run_says_how_it_can(tmp_path):
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, WithoutOneDNN()(layers.Dense(3)(x)))
+    for given in ({}, {"samples": np.ones((2, 4), "float32")}):
+        with pytest.raises(SourceError, match=r"TF_ENABLE_ONEDNN_OPTS=1 before"):
+            pg.compile(model, pg.InputGradient(), tmp_path / "m.onnx", **given)
+    assert not list(tmp_path.iterdir())
