@@ -121,9 +121,9 @@ _ELEMENTWISE = frozenset(
 _MAXIMA = frozenset({"MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "Max", "Min"})
 #: Whose result is what is least.
 _MINIMA = frozenset({"ReduceMin", "Min"})
-#: Exact where numbers are: dy / dx is right however small dx is.
-_PIECEWISE_LINEAR = frozenset(
-    {"Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Clip", "Abs", "Max", "Min"}
+#: Exact where numbers are, a rounding that jumps among them: dy / dx is right however small dx is.
+_EXACT = frozenset(
+    {"Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Clip", "Abs", "Max", "Min", _ROUNDED}
 )
 #: Bend at the scale of x itself: near 0 the slope is not dy / dx however small dx is.
 _STEEP = frozenset({"Div", "Log", "Mul", "Pow", "Reciprocal", "Sqrt"})
@@ -363,7 +363,7 @@ class Reference:
             return b.mul(g, self._share_above_zero(b, x))
         kind = dtype_of(x)
         dx, dy = self.difference(b, x), b.cast(self.difference(b, y), kind)
-        exact = single is not None and key_of(single) in _PIECEWISE_LINEAR
+        exact = single is not None and key_of(single) in _EXACT
         alike = shape_of(x) is not None and shape_of(x) == shape_of(y)
         small = _small(x)
         bound: ir.Value | float = _SMALLEST if exact else small
@@ -448,7 +448,7 @@ class Reference:
             behind = b.sub(mixed[other], self.of(y))
             share = b.mul(b.add(ahead, behind), 0.5)
             dx = self.difference(b, value)
-            bound = _SMALLEST if key_of(node) in _PIECEWISE_LINEAR else _small(value)
+            bound = _SMALLEST if key_of(node) in _EXACT else _small(value)
             near = b.elementwise("LessOrEqual", b.op("Abs", dx, shape=dx), bound)
             total = b.unbroadcast(b.mul(g, b.div(share, b.where(near, 1.0, dx))), value)
             yield value, b.where(near, plain.get(value, b.zeros_like(value)), total)

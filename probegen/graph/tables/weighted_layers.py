@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from probegen.graph.core.queries import inputs_of, key_of, sole_reader
+from probegen.graph.core.stored import is_stored, stored_array
 from probegen.graph.core.values import attribute, constant_of, rank_of, shape_of
 from probegen.graph.loops.iteration import Iteration, is_loop, iteration_of
 
@@ -71,13 +72,13 @@ def weights_of(node: ir.Node) -> int | None:
     at = LAYERS.get(key_of(node))
     if at is None or len(node.inputs) < 2:
         return None
-    stored = [i for i in (0, 1) if constant_of(node.inputs[i]) is not None]
+    stored = [i for i in (0, 1) if is_stored(node.inputs[i])]
     if len(stored) != 1 or (at >= 0 and stored != [at]):
         return None
     if key_of(node) == "Einsum" and len(node.inputs) != 2:
         return None
     biases = node.inputs[2:] if key_of(node) == "Gemm" else ()
-    if any(v is not None and constant_of(v) is None for v in biases):
+    if any(v is not None and not is_stored(v) for v in biases):
         return None  # a sum of a product and of another tensor
     return stored[0]
 
@@ -116,7 +117,7 @@ def affine(node: ir.Node, value: ir.Value) -> tuple[Array, Array] | None:
         return factor.reshape(form), (bias - mean * factor).reshape(form)
     if key not in ("Add", "Sub", "Mul") or len(node.inputs) != 2:
         return None
-    other = constant_of(node.inputs[1 if node.inputs[0] is value else 0])
+    other = stored_array(node.inputs[1 if node.inputs[0] is value else 0])
     if other is None or (key == "Sub" and node.inputs[0] is not value):
         return None
     wide = np.asarray(other, np.float64)
@@ -127,7 +128,7 @@ def affine(node: ir.Node, value: ir.Value) -> tuple[Array, Array] | None:
 
 def own_bias(node: ir.Node) -> Array:
     """Returns the bias that a layer has as an input of its own, in the form of its output."""
-    bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+    bias = stored_array(node.inputs[2]) if len(node.inputs) > 2 else None
     if bias is None:
         return np.zeros(())
     wide = np.asarray(bias, np.float64)

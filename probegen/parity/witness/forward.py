@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime
 
-from probegen.graph.core.marks import MARK_DOMAIN
+from probegen.graph.core.marks import MARK_DOMAIN, remove_marks, without_marks
 from probegen.graph.core.queries import QUANTISING, is_float
 from probegen.graph.core.values import constant_of
 from probegen.graph.forward import ForwardGraph
@@ -81,6 +81,10 @@ class ForwardValues:
             name = str(v.name)
             values[v] = wide(np.asarray(by_name.get(name, feed.get(name))))
         for node in self.graph:
+            marked = node.inputs[0] if node.domain == MARK_DOMAIN else None
+            if marked in values and node.outputs[0].name not in by_name:
+                values[node.outputs[0]] = values[marked]
+                continue
             made = (v for v in node.outputs if v.name in found)
             values.update((v, wide(np.asarray(found[v.name]))) for v in made)
         return values
@@ -143,21 +147,21 @@ class ForwardValues:
         write_out_doubles(model)
         round_noted_sums(model)
         graph = model.graph
-        for node in list(graph.all_nodes()):
-            if node.domain == MARK_DOMAIN:  # onnxruntime knows no marks: each is its first input
-                node.domain, node.op_type = "", "Identity"
-                node.attributes.clear()
-                node.resize_inputs(1)
-        graph.opset_imports.pop(MARK_DOMAIN, None)
         predictions = list(graph.outputs)[: len(self._forward.predictions)]
-        floats = (node for node in graph if node.op_type not in QUANTISING)
-        made = [v for node in floats for v in node.outputs if v.name]
-        graph.outputs[:] = [v for v in made if v.name not in given]
-        for value in [v for v in made if v.name in given]:
+        graph.outputs[:] = []
+        fed_instead = [v for n in graph for v in n.outputs if v.name and v.name in given]
+        for value in fed_instead:
             fed = ir.Value(name=value.name, type=value.type)
             value.replace_all_uses_with(fed)
             value.name = f"{value.name}/computed"
             graph.inputs.append(fed)
+        # onnxruntime knows no marks: each is its first input. Kernels of whole numbers are found
+        # where nothing stands between their nodes.
+        predictions = [without_marks(v) for v in predictions]
+        remove_marks(model)
+        floats = (node for node in graph if node.op_type not in QUANTISING)
+        made = [v for node in floats for v in node.outputs if v.name]
+        graph.outputs[:] = [v for v in made if v not in fed_instead]
         read_own_floats(graph, predictions)
         return open_graph(model)
 

@@ -369,10 +369,11 @@ class WithWitness(WrappedReference):
             found = self._moved_by_noise(run.feed, untouched) if found is None else found
             steady = off <= most
             if not (steady.mean() > 0.5 and (steady | (off <= NOISE_FACTOR * found[place])).all()):
-                raise VerificationError(
+                fault = (
                     "the forward graph, on which the second computation runs, does not predict "
                     f"what the model does: {off.max():.1e} apart."
                 )
+                raise VerificationError(" ".join([fault, self._inner.remark(run.feed)]).strip())
 
     def _moved_by_noise(
         self, feed: Mapping[str, Array], untouched: Mapping[str, Array]

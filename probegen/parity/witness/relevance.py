@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from probegen.graph.core.elementwise import FunctionOfOne, function_of_one
 from probegen.graph.core.queries import key_of
+from probegen.graph.core.stored import stored_array
 from probegen.graph.core.values import attribute, constant_of
 from probegen.graph.loops.iteration import nodes_with_bodies
 from probegen.graph.tables.normalisation_in_pieces import (
@@ -226,7 +227,7 @@ class Propagated:
         if stored is None or explained is None:
             raise Unknown(key_of(layer))
         z, run = step.y, _Linear(self.forward, layer, at, step.values[explained])
-        w = np.asarray(constant_of(stored), np.float64)
+        w = np.asarray(step.values[stored], np.float64)
         w = w * run.of_outputs(factor, w.ndim)
         x, e = run.x, rule.epsilon
         plus, minus = np.maximum(x, 0), np.minimum(x, 0)
@@ -278,7 +279,7 @@ class _Linear:
 
     def _inputs(self, x: Array, w: Array) -> list[Array | None]:
         pair: list[Array | None] = [w, x] if self.at == 0 else [x, w]
-        known = [constant_of(v) for v in self.node.inputs[2:]]
+        known = [stored_array(v) for v in self.node.inputs[2:]]
         return [*pair, *(None if k is None else np.zeros(k.shape) for k in known)]
 
     def forward(self, x: Array, w: Array) -> Array:

@@ -33,6 +33,8 @@ from probegen.parity.witness.walk import plain
 Array = npt.NDArray[Any]
 
 _SMALL = 1e-6
+#: The same where a function jumps, of which a slope tells nothing.
+_SMALLEST = 1e-10
 #: Stands for the logarithm of 0, so that two of them have a difference; masks are above it.
 _LEAST_LOGARITHM = -1e30
 _STRAIGHT_THROUGH = f"{MARK_DOMAIN}::{STRAIGHT_THROUGH}"
@@ -211,10 +213,10 @@ class Rescaled:
             yield x, self._normalised(step, g)
         elif distinct == 1:
             dx, dy = self.values[x] - self.there[x], self._difference(node.outputs[0])
-            near = np.abs(dx) < _SMALL
+            rounds = key == _STRAIGHT_THROUGH
+            near = np.abs(dx) < (_SMALLEST if rounds else _SMALL)
             if key in _BENT_AT_ZERO:
                 near &= (np.abs(dy) < 1e-3 * np.abs(step.y)) | (dx == 0)
-            rounds = key == _STRAIGHT_THROUGH
             steep = adjoint(step, [np.ones_like(dy)], 1) if rounds else slope(step, wanted[0])
             ratio = np.where(near, steep, dy / np.where(near, 1, dx))
             yield x, unbroadcast(g * ratio, dx.shape)

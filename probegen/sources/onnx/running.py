@@ -36,6 +36,7 @@ class Runner:
         predictions: Sequence[ir.Value] = (),
         lean: bool = False,
         without: Sequence[str] = (),
+        joined: bool = True,
     ) -> None:
         """Opens a model.
 
@@ -46,8 +47,12 @@ class Runner:
                 whole numbers that they have in the file (see `graph.whole_numbers`).
             lean: keep no copy of the weights in the order that kernels like best: of the witnesses
                 of a large model each would have its own.
+            without: what onnxruntime must not rewrite, by its names.
+            joined: whether it may rewrite anything at all.
         """
         options = session_options()
+        if not joined:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if lean:
             options.add_session_config_entry("session.disable_prepacking", "1")
         if isinstance(model, ir.Model):

@@ -68,3 +68,17 @@ def test_small_differences_are_divided_as_far_as_numbers_hold_them(dtype, rtol, 
     result = runtime.load(tmp_path / "m.onnx").run(np.stack([ways, ways], 1))
     found = result["deep_lift/x"].array[:, 1]
     np.testing.assert_allclose(found, np.expm1(ways.astype("f8")), rtol=rtol)
+
+
+def test_a_rounding_passes_its_whole_step_however_small_the_difference_is(tmp_path):
+    """Its slope says nothing of a step that lies between a value and its reference."""
+    text = """<ir_version: 9, opset_import: ["" : 18]>
+      g (float[n, 2] x) => (float[n, 2] y) <float s = {0.25}, int8 z = {0}>
+      { q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) }"""
+    model, baseline = onnx.parser.parse_model(text), 0.125 - 1e-5
+    pg.compile(model, [pg.DeepLIFT(baseline, target=1)], tmp_path / "m.onnx")
+    ways = np.array([3e-5, 5e-6, -3e-5, 0.3], np.float32)
+    x = np.float32(baseline) + np.stack([ways, ways], 1)
+    found = runtime.load(tmp_path / "m.onnx").run(x)["deep_lift/x"].array
+    np.testing.assert_allclose(found[:, 1], [0.25, 0.0, 0.0, 0.5], rtol=1e-2)
+    assert not found[:, 0].any()
