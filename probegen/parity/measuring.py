@@ -262,7 +262,7 @@ def _check_calls(
         suspected=suspected,
     )
     hard = [c.batch.hard for c in calls]
-    check_cancellation(described, [c.expected for c in calls], hard)
+    check_cancellation(described, program.plan, [c.expected for c in calls], hard)
     return note
 
 

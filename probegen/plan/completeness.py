@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 
 from probegen.artefact.manifest import COMPLETENESS, SIGNED
 from probegen.methods.axes import BATCH
@@ -66,20 +67,25 @@ def with_completeness(output: GradientOutput, target: TargetPlan, *, wide: bool)
 
 
 def residuals_of(group: GradientGroup) -> list[Residual]:
-    """Returns what is held against differences of scores in a group, all that moves together once.
+    """Returns what is held against differences of scores in a group."""
+    asked = [o for o in group.outputs if o.beside_of(COMPLETENESS)]
+    return [Residual(outputs, _gained(outputs)) for outputs in moving_together(asked)]
+
+
+def moving_together(outputs: Iterable[GradientOutput]) -> list[tuple[GradientOutput, ...]]:
+    """Returns outputs of a group in parts, each of all that moves together.
 
     All that stands for the inputs that a probe explains moves together. Layers each move alone, and
     so do tensors of methods by scores.
     """
     together: dict[tuple[int, object], list[GradientOutput]] = {}
-    for o in group.outputs:
-        if o.beside_of(COMPLETENESS):
-            alone = None if o.inputs and not o.moves else o.ref
-            together.setdefault((id(o.probe), alone), []).append(o)
-    return [Residual(tuple(outputs), _gained(outputs)) for outputs in together.values()]
+    for o in outputs:
+        alone = None if o.inputs and not o.moves else o.ref
+        together.setdefault((id(o.probe), alone), []).append(o)
+    return [tuple(part) for part in together.values()]
 
 
-def _gained(outputs: list[GradientOutput]) -> GradientOutput:
+def _gained(outputs: Sequence[GradientOutput]) -> GradientOutput:
     first = outputs[0]
     spec = next(s for s in first.beside if s.kind == COMPLETENESS)
     moves = first.moves or tuple((o.ref, o.axes) for o in outputs)
