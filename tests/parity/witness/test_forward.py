@@ -52,8 +52,14 @@ def test_what_is_quantised_comes_from_the_kernels_of_the_file(tmp_path, kind):
 
 
 def test_a_certificate_says_how_far_a_quantised_file_is_from_its_own_operators(tmp_path):
-    model = gated(np.int8)
-    exported = pg.compile(model, pg.InputGradient(target=1), tmp_path / "m.onnx")
+    text = """g (float[N, 3, 9] x) => (float[N, 4, 9] y) {
+        xq = QuantizeLinear(x, s, z)  xd = DequantizeLinear(xq, s, z)
+        w = DequantizeLinear(whole, s)  c = Conv(xd, w)
+        cq = QuantizeLinear(c, t, z)  y = DequantizeLinear(cq, t, z) }"""
+    draw = np.random.default_rng(5)
+    given = {"s": np.float32(0.1), "t": np.float32(0.2), "z": np.int8(0)}  # ties, but for rounding
+    model = add_weights(parse(text), whole=draw.integers(-5, 6, (4, 3, 1)).astype(np.int8), **given)
+    exported = pg.compile(model, pg.InputGradient(target=(1, 0)), tmp_path / "m.onnx")
     assert any("compile the model as it was before" in note for note in exported.report.notes)
     plain = parse("g (float[N, 3] x) => (float[N, 3] y) { y = Tanh(x) }")
     exported = pg.compile(plain, pg.InputGradient(target=1), tmp_path / "plain.onnx")
