@@ -244,11 +244,18 @@ def _name_of(node: ir.Node) -> str:
     return node.name or next((v.name for v in node.outputs if v.name), "")
 
 
+#: Operator of `ai.onnx.ml` -> as what else a file has slopes.
+_SLOPES_INSTEAD: Mapping[str, str] = {
+    "SVMClassifier": ". Its probabilities jump, where the iteration that couples them ends; written "
+    "without (scikit-learn's SVC without probability=True) its decisions have slopes"
+}
+
+
 def _no_rule(_: object, node: ir.Node, *__: object) -> Iterable[tuple[ir.Value, ir.Value]]:
     if node.domain == "ai.onnx.ml":  # trees, support vectors
         raise Refused(
             "it has no slope that is known here; methods that hide parts of the input need none, "
-            "such as pg.KernelSHAP"
+            "such as pg.KernelSHAP" + _SLOPES_INSTEAD.get(node.op_type, "")
         )
     raise Refused("no gradient rule")
 

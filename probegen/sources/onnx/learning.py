@@ -1,12 +1,14 @@
 """Operators of `ai.onnx.ml` that are smooth functions of their input, in standard ones.
 
 skl2onnx writes them for scikit-learn's linear models, regressions by support vectors, scalers and
-normalisers. Trees and classifiers by support vectors stay; trees move in steps, so that no gradient
-passes them.
+normalisers. Trees stay, which move in steps, so that no gradient passes them; and classifiers by
+support vectors with probabilities, which are coupled by an iteration that ends at a tolerance, and
+jump by that (Wu, Lin and Weng 2004; libsvm's `probability=True`).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -114,6 +116,48 @@ def _svm_regressor(b: Builder, node: ir.Node) -> Parts | None:
         x = _KERNELS[kernel](b, x, vectors, *attribute(node, "kernel_params", [0.0, 0.0, 0.0]))
     total = b.op("MatMul", x, b.const(coefficients.reshape(-1, 1)))
     return [b.op("Add", total, _numbers(b, attribute(node, "rho", [0.0])[:1]))]
+
+
+def _svm_classifier(b: Builder, node: ir.Node) -> Parts | None:
+    """Decides between each pair of classes by the support vectors of the two.
+
+    Of two classes the scores are the decision with its sign turned, and the decision. The label is
+    the class with most decisions for it, of several the first.
+    """
+    words, numbers = (attribute(node, f"classlabels_{t}", []) for t in ("strings", "ints"))
+    coefficients = np.asarray(attribute(node, "coefficients", []), np.float32)
+    counts = attribute(node, "vectors_per_class", [])
+    kernel, classes = attribute(node, "kernel_type", "LINEAR"), len(counts)
+    turned = attribute(node, "post_transform", "NONE") != "NONE" or attribute(node, "prob_a", [])
+    all_alike = bool((coefficients >= 0).all())  # onnxruntime labels by another bound then
+    if classes < 2 or classes != len(words or numbers) or turned or all_alike:
+        return None
+    if kernel not in _KERNELS or len(attribute(node, "rho", [])) != classes * (classes - 1) // 2:
+        return None
+    x, total = _floats(b, required(node, 0)), sum(counts)
+    vectors = np.asarray(attribute(node, "support_vectors"), np.float32).reshape(total, -1)
+    params = attribute(node, "kernel_params", [0.0, 0.0, 0.0])
+    rows, ends = coefficients.reshape(classes - 1, total), np.cumsum([0, *counts])
+    pairs = list(itertools.combinations(range(classes), 2))
+    weights = np.zeros((total, len(pairs)), np.float32)
+    ballots = np.zeros((2, len(pairs), classes), np.float32)  # against the first, and for it
+    for k, (i, j) in enumerate(pairs):
+        for one, other in ((i, j - 1), (j, i)):
+            own = slice(ends[one], ends[one + 1])
+            weights[own, k] = rows[other, own]
+        ballots[0, k, j] = ballots[1, k, i] = 1
+    decided = b.op("MatMul", _KERNELS[kernel](b, x, vectors, *params), b.const(weights))
+    decided = b.op("Add", decided, _numbers(b, attribute(node, "rho")))
+    first = b.op("Greater", decided, b.const(np.float32(0)), dtype=ir.DataType.BOOL)
+    shares = b.op("Cast", first, dtype=_FLOAT, to=int(_FLOAT))
+    change = b.op("MatMul", shares, b.const(ballots[1] - ballots[0]))
+    votes = b.op("Add", change, b.const(ballots[0].sum(0)))
+    best = b.op("ArgMax", votes, dtype=ir.DataType.INT64, axis=1, keepdims=0)
+    array = np.asarray(words, object) if words else np.asarray(numbers, np.int64)
+    label = b.op("Gather", _stored(b, array), best, axis=0)
+    if classes > 2:
+        return [label, decided]
+    return [label, b.op("Mul", decided, b.const(np.array([-1, 1], np.float32)))]
 
 
 def _product(b: Builder, x: ir.Value, vectors: npt.NDArray[np.float32]) -> ir.Value:
@@ -246,6 +290,7 @@ PARTS: Mapping[str, Part] = {
     f"{_ML}::LinearRegressor": _linear_regressor,
     f"{_ML}::LinearClassifier": _linear_classifier,
     f"{_ML}::SVMRegressor": _svm_regressor,
+    f"{_ML}::SVMClassifier": _svm_classifier,
     f"{_ML}::ArrayFeatureExtractor": _array_feature_extractor,
     f"{_ML}::Imputer": _imputer,
     f"{_ML}::FeatureVectorizer": _feature_vectorizer,

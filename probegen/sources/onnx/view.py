@@ -39,6 +39,7 @@ from probegen.plan.positions import Weights as WeightAxes
 from probegen.plan.single_positions import axes_seen_at_one_entry
 from probegen.sources.onnx import first_floats
 from probegen.sources.onnx.attention_weights import Weights, attention_weights
+from probegen.sources.onnx.barriers import barriers
 from probegen.sources.onnx.feature_maps import frames_named, is_map, is_map_of_frames
 from probegen.sources.onnx.layouts import Apart, Layouts
 from probegen.sources.onnx.lengths import longest
@@ -167,16 +168,24 @@ class OnnxView(ModelView):
                 reached.update(v for v in inputs_of(node) if is_float(v))
         return reached
 
+    @functools.cached_property
+    def _barred(self) -> dict[ir.Value, str]:
+        """Tensors at which no output has a gradient -> why; see `barriers`."""
+        ends = [*self.graph.outputs, *map(self._scores, range(len(self.output_names)))]
+        return barriers(self.graph, [v for v in ends if v is not None and is_float(v)])
+
     def _input_points(self) -> Iterable[ProbePoint]:
         for name, value in zip(self.input_names, self.inputs, strict=True):
+            able = value in self._reached and is_float(value) and value not in self._barred
+            reason = self._barred.get(value, "")
             yield ProbePoint(
                 path=name,
                 class_name="Input",
                 roles=("input",),
                 shapes=(known_sizes(value) or (),),
                 dtypes=(element_type(value),),
-                probes=("gradient",) if value in self._reached and is_float(value) else (),
-                reason="" if is_float(value) else not_itself(element_type(value)),
+                probes=("gradient",) if able else (),
+                reason=reason if is_float(value) else not_itself(element_type(value)),
                 layer=value,
             )
 
@@ -232,10 +241,10 @@ class OnnxView(ModelView):
             return [], "along which of its axes samples lie is not known"
         probes, reason = ["activation"], ""
         differentiable = value in self._reached
-        if differentiable:
+        if differentiable and value not in self._barred:
             probes.append("gradient")
         else:
-            reason = "no gradient reaches it"
+            reason = self._barred.get(value, "no gradient reaches it")
         if differentiable and is_map(value, self._layouts):
             probes.append("grad_cam")
         if node in self._weights:

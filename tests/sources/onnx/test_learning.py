@@ -8,7 +8,7 @@ import pytest
 
 import probegen as pg
 from probegen import runtime
-from probegen.errors import ProbegenError, SourceError
+from probegen.errors import ProbegenError, SourceError, UnsupportedOpsError
 from probegen.sources.onnx.reading import read_onnx
 from tests.sources.onnx.support import assert_same, hard, operators, parse, run
 
@@ -184,6 +184,77 @@ def test_gradients_of_support_vectors(kernel: str, tmp_path) -> None:
 
     moved = [score(x + s) - score(x - s) for s in 1e-5 * np.eye(3)]
     np.testing.assert_allclose(found, np.stack(moved, 1) / 2e-5, rtol=1e-4, atol=1e-5)
+
+
+#: How many support vectors a class has -> those, and the decisions between each pair, by hand.
+COUNTS = {2: [2, 1], 3: [2, 1, 2]}
+
+
+def support_vectors(classes: int, kernel: str, more: str = "") -> tuple[Any, Any]:
+    """A classifier by support vectors, and its decisions on an array in float64."""
+    draw, counts = np.random.default_rng(classes), COUNTS[classes]
+    total, pairs = sum(counts), classes * (classes - 1) // 2
+    vectors, weights = draw.normal(size=(total, 3)), draw.normal(size=(classes - 1, total))
+    rho, labels = draw.normal(size=pairs), [f"{name}" for name in ("ant", "bee", "cow")[:classes]]
+    model = parse(
+        f"""
+        g (float[N,3] x) => (string[N] label, float[N,M] scores) {{
+          label, scores = ai.onnx.ml.SVMClassifier<kernel_type = "{kernel}",
+            kernel_params = [0.6, 0.3, 3.0], support_vectors = {vectors.ravel().tolist()},
+            coefficients = {weights.ravel().tolist()}, rho = {rho.tolist()},
+            vectors_per_class = {counts}, classlabels_strings = {labels} {more}>(x)
+        }}""".replace("'", '"'),
+        more=ML,
+    )
+    kernels = {
+        "LINEAR": lambda d, _: d,
+        "POLY": lambda d, _: (0.6 * d + 0.3) ** 3,
+        "RBF": lambda _, square: np.exp(-0.6 * square),
+        "SIGMOID": lambda d, _: np.tanh(0.6 * d + 0.3),
+    }
+
+    def decisions(x: np.ndarray) -> Any:
+        squares = ((x[:, None] - vectors) ** 2).sum(-1)
+        values, found, ends = kernels[kernel](x @ vectors.T, squares), [], np.cumsum([0, *counts])
+        for i in range(classes):
+            for j in range(i + 1, classes):
+                one, other = slice(ends[i], ends[i + 1]), slice(ends[j], ends[j + 1])
+                found.append(values[:, one] @ weights[j - 1, one])
+                found[-1] = found[-1] + values[:, other] @ weights[i, other] + rho[len(found) - 1]
+        return np.stack(found, 1)
+
+    return model, decisions
+
+
+@pytest.mark.parametrize("kernel", ["LINEAR", "POLY", "RBF", "SIGMOID"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_classifiers_by_support_vectors(classes: int, kernel: str, tmp_path) -> None:
+    model, decisions = support_vectors(classes, kernel)
+    read = read_onnx(model)
+    assert all(not n.domain for n in read.model.graph.all_nodes())
+    for x in (0.5 * hard(7, 3), hard(1, 3, seed=2), np.zeros((2, 3), np.float32)):
+        expected, found = run(model, {"x": x}), run(read.model, {"x": x})
+        assert found["label"].tolist() == expected["label"].tolist()
+        np.testing.assert_allclose(found["scores"], expected["scores"], rtol=1e-4, atol=1e-5)
+    pg.compile(model, pg.InputGradient(target=1, output="scores"), tmp_path / "m.onnx")
+    x = 0.5 * hard(4, 3)
+    found = runtime.load(tmp_path / "m.onnx").run(x)["input_gradient/x"].array
+    moved = [decisions(x + s) - decisions(x - s) for s in 1e-5 * np.eye(3)]
+    column = 0 if classes == 2 else 1
+    slopes = np.stack(moved, 1)[..., column] / 2e-5
+    np.testing.assert_allclose(found, slopes, rtol=1e-3, atol=1e-4)
+
+
+def test_probabilities_of_support_vectors_stay_and_are_offered_no_gradients(tmp_path) -> None:
+    model, _ = support_vectors(2, "RBF", ", prob_a = [-2.0], prob_b = [0.1]")
+    point = pg.inspect(model)[0]
+    assert point.probes == ()
+    assert "SVMClassifier" in point.reason
+    assert "pg.KernelSHAP" in point.reason
+    probe = pg.KernelSHAP(target=1, output="scores")
+    pg.compile(model, probe, tmp_path / "m.onnx")
+    with pytest.raises(UnsupportedOpsError, match="SVC without probability=True"):
+        pg.compile(model, pg.InputGradient(target=1, output="scores"), tmp_path / "m.onnx")
 
 
 FOREST = """
