@@ -246,7 +246,7 @@ def _name_of(node: ir.Node) -> str:
 
 #: Operator of `ai.onnx.ml` -> as what else a file has slopes.
 _SLOPES_INSTEAD: Mapping[str, str] = {
-    "SVMClassifier": ". Its probabilities jump, where the iteration that couples them ends; written "
+    "SVMClassifier": ". Its probabilities jump where the iteration that couples them ends; written "
     "without (scikit-learn's SVC without probability=True) its decisions have slopes"
 }
 
