@@ -73,7 +73,8 @@ def deletion(
 
     Raises:
         InputError: there is no such attribution, it explains no prediction, it says nothing of
-            positions of an input, or an argument does not fit.
+            positions of an input, an argument does not fit, or the model makes no number of what is
+            left.
     """
     found = 0.0 if baseline is None else baseline
     return removal_curve(artefact, inputs, output, baseline=found, step=step, **request).area
@@ -140,7 +141,15 @@ def removal_curve(
         chosen = explained.positions.over(ranks < count)
         gone = rows_first(chosen, explained.positions.spec.axes)
         scores.append(explained.scores(np.where(gone != insert, ground, value)))
-    return Curve(np.array(taken) / size, np.stack(scores, axis=1))
+    curve = np.stack(scores, axis=1)
+    for sample, at in np.argwhere(~np.isfinite(curve))[:1]:
+        replaced = size - taken[at] if insert else taken[at]
+        raise InputError(
+            f"the score of sample {sample} is {curve[sample, at]} where {replaced} of {size} "
+            f"positions of {explained.positions.spec.name!r} hold the baseline, so that there is "
+            "no area below it. Give another baseline=; of ids, one that is no padding."
+        )
+    return Curve(np.array(taken) / size, curve)
 
 
 def _ground(explained: Explained, baseline: Any) -> Array:

@@ -1,8 +1,11 @@
 """Deletion and insertion against a plain loop over samples and positions."""
 
 import numpy as np
+import onnx
 import pytest
 
+import probegen as pg
+from probegen import runtime
 from probegen.errors import InputError
 from probegen.runtime import metrics
 from probegen.runtime.resize import resize
@@ -145,3 +148,21 @@ def test_what_does_not_fit_is_refused(chosen, highest, table):
         metrics.deletion(chosen, np.full_like(x, np.nan), "saliency/image")
     with pytest.raises(InputError, match="no neighbours to blur with"):
         metrics.insertion(table[1], np.ones((1, 6)), "input_gradient/row", baseline="blur")
+
+
+def test_a_score_that_is_no_number_has_no_area(tmp_path):
+    """Shares of a sum that is 0 where all is replaced: the area was NaN without a word."""
+    text = """
+    <ir_version: 8, opset_import: ["" : 18]>
+    shares (float[batch, 4] row) => (float[batch, 4] y)
+    { total = ReduceL1 <keepdims = 1, noop_with_empty_axes = 0> (row, axis) y = Div (row, total) }
+    """
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "axis"))
+    pg.compile(proto, pg.InputGradient(target=1), tmp_path / "m.onnx", verify=False)
+    artefact, x = runtime.load(tmp_path / "m.onnx"), np.ones((2, 4), np.float32)
+    for metric in (metrics.deletion, metrics.insertion):
+        said = "score of sample 0 is nan where 4 of 4 positions of 'row'.*baseline="
+        with pytest.raises(InputError, match=said):
+            metric(artefact, x, "input_gradient/row", baseline=0.0, step=0.25)
+    assert np.isfinite(metrics.deletion(artefact, x, "input_gradient/row", baseline=0.5)).all()
