@@ -25,6 +25,8 @@ from probegen.methods.samples import Place
 from probegen.methods.tokens import EMBEDDING
 from probegen.text import amount
 
+#: Windows along an axis: the first position of each, and the position behind its last.
+Windows = tuple[tuple[int, int], ...]
 #: How far apart equal numbers may be after some operations in float32, relative to their size.
 _ROUNDED = 2e-6
 #: The least range that numbers are divided by, relative to their size: some hundred roundings in
@@ -107,6 +109,22 @@ class ByScores(GradientProbe, abc.ABC):
             axes: of what is explained, the batch first.
             sizes: its sizes, None where they are open.
         """
+
+    def windows(self, axes: Axes, sizes: Sizes) -> tuple[Windows, ...] | None:
+        """Returns where a point changes the tensor; None where it is no window, or not known.
+
+        What a window does not reach is then not computed again.
+
+        Args:
+            axes: of what is explained, the batch first.
+            sizes: its sizes, None where they are open.
+
+        Returns:
+            For each of `hidden_axes` the windows along it, `(first position, behind the last)`. A
+            point has one along each axis, the last axis counted fastest: see `in_each_axis`.
+        """
+        del axes, sizes
+        return None
 
     @abc.abstractmethod
     def prepared(self, ops: Operations[T], subject: Subject[T]) -> tuple[T, ...]:

@@ -10,6 +10,7 @@ from probegen.methods.axes import Axes, Sizes
 from probegen.methods.base import Selector
 from probegen.methods.by_scores import (
     Subject,
+    Windows,
     beside_channels,
     beside_positions,
     hidden_axes,
@@ -60,6 +61,10 @@ class FeatureAblation(ByGroups):
     def count(self, axes: Axes, sizes: Sizes) -> int | None:
         """Returns the number of groups."""
         return self.group_count(axes, sizes)
+
+    def windows(self, axes: Axes, sizes: Sizes) -> tuple[Windows, ...] | None:
+        """Returns the windows that the groups are, where they are such."""
+        return self.windows_of_groups(axes, sizes)
 
     def prepared(self, ops: Operations[T], subject: Subject[T]) -> tuple[T, ...]:
         """Returns the number of each position's group, and zeros."""

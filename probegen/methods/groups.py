@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import itertools
 import math
 import re
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from probegen.errors import InstrumentError, SpecError
 from probegen.methods.arrays import StoredArray, is_array_like, stored_array
 from probegen.methods.axes import Axes, Sizes
-from probegen.methods.by_scores import OfInputsByScores, Subject, hidden_axes, of_positions
+from probegen.methods.by_scores import OfInputsByScores, Subject, Windows, hidden_axes, of_positions
 from probegen.methods.operations import Operations, T
 
 #: What a field `groups` may hold: nothing (each feature or token by itself), `"grid:7"`, an array
@@ -82,6 +83,17 @@ class ByGroups(OfInputsByScores, abc.ABC):
             size = sizes[axis]
             found.append(size if side is None else side if size is None else min(side, size))
         return found
+
+    def windows_of_groups(self, axes: Axes, sizes: Sizes) -> tuple[Windows, ...] | None:
+        """Returns the windows that the groups are; None where they are none, or not known."""
+        found = []
+        for axis, cells in zip(hidden_axes(axes), self._cells(axes, sizes), strict=True):
+            size = sizes[axis]
+            if isinstance(self.groups, StoredArray) or self.takes_groups or not size or not cells:
+                return None
+            ends = [math.ceil(i * size / cells) for i in range(cells + 1)]
+            found.append(tuple(itertools.pairwise(ends)))
+        return tuple(found)
 
     def group_numbers(self, ops: Operations[T], subject: Subject[T]) -> T:
         """Returns which group each position belongs to: floating, `[1 or batch, ...positions]`."""

@@ -14,6 +14,7 @@ from probegen.methods.base import Selector
 from probegen.methods.by_scores import (
     OfInputsByScores,
     Subject,
+    Windows,
     beside_channels,
     beside_positions,
     check_for_axes,
@@ -40,6 +41,9 @@ class Occlusion(OfInputsByScores):
     A window begins at each multiple of the stride. The last along an axis is the first that reaches
     the end; what of it lies beyond the end is cut off. So every element is covered. Along an axis
     of open size that is shorter than the window, one window hides all.
+
+    In ONNX, at inputs of a known size, what a window does not reach of a convolutional network is
+    not computed again (Nakandala et al. 2019, sec. 4).
 
     Attributes:
         window: its size along each axis of positions: a number for all axes, or one for each.
@@ -119,8 +123,20 @@ class Occlusion(OfInputsByScores):
             size = sizes[axis]
             if size is None:
                 return None
-            counts.append(max(0, math.ceil((size - window) / stride)) + 1)
+            counts.append(_count(size, window, stride))
         return math.prod(counts)
+
+    def windows(self, axes: Axes, sizes: Sizes) -> tuple[Windows, ...] | None:
+        """Returns the windows."""
+        found = []
+        for axis, window, stride in self._axes(axes):
+            size = sizes[axis]
+            if size is None:
+                return None
+            count = _count(size, window, stride)
+            starts = (stride * i for i in range(count))
+            found.append(tuple((at, min(size, at + window)) for at in starts))
+        return tuple(found)
 
     def prepared(self, ops: Operations[T], subject: Subject[T]) -> tuple[T, ...]:
         """Returns for each hidden axis its positions and its number of windows, and zeros."""
@@ -194,6 +210,11 @@ class Occlusion(OfInputsByScores):
             "stride": list(self._strides(count)),
             "fill": self.fill,
         }
+
+
+def _count(size: int, window: int, stride: int) -> int:
+    """Returns how many windows there are along an axis."""
+    return max(0, math.ceil((size - window) / stride)) + 1
 
 
 def _as_many(

@@ -11,6 +11,8 @@ from keras import layers
 import probegen as pg
 from probegen import runtime
 from probegen.errors import InstrumentError, SpecError
+from probegen.methods.by_scores import Subject
+from probegen.methods.numpy_operations import NumpyOperations
 from tests import models
 from tests.methods.scoring import best_of, onnx_model, onnx_scores, scans_in, scores_of
 
@@ -248,3 +250,36 @@ def depths_of(graph, operator, depth=0):
             if attribute.type == onnx.AttributeProto.GRAPH:
                 found += depths_of(attribute.g, operator, inner)
     return found
+
+
+@pytest.mark.parametrize("size", [(1, 9, 11, 3), (1, 6, 7, 3)])
+@pytest.mark.parametrize(
+    "probe",
+    [
+        pg.Occlusion(4),
+        pg.Occlusion((5, 2), (3, 1)),
+        pg.FeatureAblation(),
+        pg.FeatureAblation("grid:4"),
+        pg.FeatureAblation("grid:20"),
+    ],
+)
+def test_windows_are_where_points_change_the_tensor(probe, size):
+    axes, ops = ("batch", "height", "width", "channel"), NumpyOperations()
+    value = np.ones(size)
+    subject = Subject(value, axes, ((value, axes),))
+    numbers = np.arange(probe.count(axes, size), dtype=np.float64)
+    changed = probe.changed(ops, probe.prepared(ops, subject), numbers, value, axes)
+    told = list(itertools.product(*probe.windows(axes, size)))
+    assert len(told) == len(numbers)
+    for version, spans in zip(changed, told, strict=True):
+        expected = value.copy()
+        expected[(slice(None), *(slice(*span) for span in spans))] = 0
+        np.testing.assert_array_equal(version, expected)
+
+
+def test_windows_that_are_not_known():
+    axes = ("batch", "height", "width", "channel")
+    assert pg.Occlusion(4).windows(axes, (None, 9, None, 3)) is None
+    assert pg.FeatureAblation("grid:3").windows(axes, (None, None, 9, 3)) is None
+    assert pg.FeatureAblation("input").windows(axes, (None, 9, 9, 3)) is None
+    assert pg.FeatureAblation(np.arange(81).reshape(9, 9)).windows(axes, (None, 9, 9, 3)) is None

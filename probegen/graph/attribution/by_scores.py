@@ -11,6 +11,9 @@ import onnx_ir as ir
 
 from probegen.graph.array_operations import OnnxOperations
 from probegen.graph.attribution.forward_at import Fold, forward_at, renaming, usual_count
+from probegen.graph.attribution.reach import Part, Reach, reach_of
+from probegen.graph.attribution.spans import span_of
+from probegen.graph.attribution.within_reach import forward_within_reach
 from probegen.graph.core.builder import Builder
 from probegen.graph.core.queries import inputs_of, is_float
 from probegen.graph.core.values import attribute, dims_of, dtype_of, rank_of
@@ -94,7 +97,7 @@ def attribution_by_scores(
         counts = loop.read(look.there, backwards=False)
         added = tuple(_where_counted(inside, counts, part) for part in added)
     sums = [loop.body.add(c, inside.sum(a, (0,))) for c, a in zip(carried, added, strict=True)]
-    totals, _ = loop.finish(sums)
+    totals, _ = loop.finish(sums, count=look.steps if known is None else None)
     result = probe.explained(ops, look.subject, prepared, totals, score)
     if not probe.stays_wide:
         result = builder.cast(result, dtype_of(look.subject.value))
@@ -139,7 +142,7 @@ def scores_at_points(
     seed = seed_of(each.body, each.read(classes, backwards=False))
     found = summed_score(each.body, apart, each.body.unsqueeze(seed, [0]), 2)
     _, (of_step,) = each.finish([], [Collected(found, backwards=False)])
-    _, (whole,) = loop.finish([], [Collected(of_step, backwards=False)])
+    _, (whole,) = loop.finish([], [Collected(of_step, backwards=False)], look.steps)
     return ScoresAtPoints(look, builder.transpose(whole, [1, 0, 2, 3]))
 
 
@@ -159,6 +162,7 @@ class _Look:
         numbers: of the points, `[steps, points]`.
         there: which of these count; None where all do.
         held: nodes whose results are those of the unchanged tensors.
+        reach: what the points reach, where that saves something.
     """
 
     builder: Builder
@@ -172,6 +176,7 @@ class _Look:
     numbers: ir.Value
     there: ir.Value | None
     held: Collection[ir.Node]
+    reach: Reach | None
 
     @classmethod
     def at(
@@ -197,7 +202,9 @@ class _Look:
             samples = {}  # one sample alone, or scores of a fixed number of samples
         sizes = tuple(d if isinstance(d, int) else None for d in dims_of(value))
         count = probe.count(axes, sizes)
-        chunk = _chunk(builder.forward, probe, [m.at for m in moved], scores, samples)
+        reach = _reach(builder.forward, probe, Tensor(value, axes), moved, scores, held)
+        places = [m.at for m in moved] if reach is None else reach.ends
+        chunk = _chunk(builder.forward, probe, places, scores, samples)
         if count is None:
             numbers, there = _open_numbers(builder, probe.counted(ops, prepared), chunk)
         else:
@@ -205,21 +212,78 @@ class _Look:
             numbers, there = _numbers(builder, count, chunk, _wide(value))
         fold = Fold(chunk, samples) if chunk > 1 else None
         return cls(
-            builder, probe, subject, moved, prepared, scores, chunk, fold, numbers, there, held
+            builder,
+            probe,
+            subject,
+            moved,
+            prepared,
+            scores,
+            chunk,
+            fold,
+            numbers,
+            there,
+            held,
+            reach,
         )
+
+    @property
+    def steps(self) -> ir.Value | None:
+        """The number of steps, where the loop is to be a Loop.
+
+        A Scan has to carry, and copy at every step, what it reads from outside: here most of the
+        unchanged activations.
+        """
+        b = self.builder
+        return None if self.reach is None else b.squeeze(b.size(self.numbers, 0), [0])
 
     def scores_in(self, loop: StepWriter, number: ir.Value) -> ir.Value:
         """Writes the scores at the points of a step into a loop, `[points, batch, ...]`."""
         inside, scores = OnnxOperations(loop.body), self.scores
-        points: dict[ir.Value, ir.Value] = {}
+        changed: dict[ir.Value, ir.Value] = {}
         for which, (m, (value, axes)) in enumerate(
             zip(self.moved, self.subject.moved, strict=True)
         ):
-            changed = self.probe.changed_one(inside, self.prepared, number, value, axes, which)
-            points[m.at] = _point(loop.body, changed, m, value, self.fold)
+            version = self.probe.changed_one(inside, self.prepared, number, value, axes, which)
+            whole = not is_float(m.at)
+            changed[m.at] = _whole(loop.body, version, m, value) if whole else version
+        if self.reach is None:
+            points = {
+                m.at: _point(loop.body, changed[m.at], m, value, self.fold)
+                for m, (value, _) in zip(self.moved, self.subject.moved, strict=True)
+            }
+        else:
+            ends = forward_within_reach(self.builder, loop.body, self.reach, changed, number)
+            points = {v: _folded(loop.body, found, v, self.fold) for v, found in ends.items()}
         copies = forward_at(self.builder, loop, points, [scores], self.fold, self.held)
         rest = ((scores, i) for i in range(1, rank_of(scores)))
         return loop.body.reshape(copies.get(scores, scores), [self.chunk, -1, *rest])
+
+
+def _reach(
+    graph: ir.Graph,
+    probe: ByScores,
+    explained: Tensor,
+    moved: Sequence[Tensor],
+    scores: ir.Value,
+    held: Collection[ir.Node],
+) -> Reach | None:
+    """Returns what a method's points reach; None where that is all, or not known."""
+    sizes = tuple(d if isinstance(d, int) else None for d in dims_of(explained.at))
+    windows = probe.windows(explained.axes, sizes)
+    if windows is None:
+        return None
+    parts = {}
+    for one in moved:
+        hidden, known = hidden_axes(one.axes), dims_of(one.at)
+        lengths = [d for i in hidden if isinstance(d := known[i], int)]
+        if one.axes[:1] != (BATCH,) or len(lengths) != len(windows):
+            return None
+        spans = []
+        for along, length in zip(windows, lengths, strict=True):
+            starts, stops = np.transpose(along)
+            spans.append(span_of(starts, stops, length))
+        parts[one.at] = Part(hidden, tuple(spans))
+    return reach_of(graph, parts, scores, held)
 
 
 def _as_read(graph: ir.Graph, tensor: Tensor) -> Tensor:
@@ -353,16 +417,23 @@ def _point(
     body: Builder, changed: ir.Value, moved: Tensor, value: ir.Value, fold: Fold | None
 ) -> ir.Value:
     """Returns versions of a tensor, `[points, ...]`, as one tensor with a longer batch."""
-    if not is_float(moved.at):
-        changed = _whole(body, changed, moved, value)
-    sizes = [(value, i) for i in range(1, rank_of(value))]
-    joined = body.reshape(changed, [-1, *sizes])
+    joined = _folded(body, changed, value, fold)
     _, order = batch_first(moved.axes)
     if BATCH not in moved.axes:
         point = body.squeeze(joined, [0])
     else:
         point = body.transpose(joined, [order.index(i) for i in range(len(order))])
-    known = dims_of(moved.at)
+    return _named(point, moved.at, fold)
+
+
+def _folded(body: Builder, versions: ir.Value, value: ir.Value, fold: Fold | None) -> ir.Value:
+    """Returns versions `[points, batch, ...]` of a value, the batch first, as one longer batch."""
+    sizes = [(value, i) for i in range(1, rank_of(value))]
+    return _named(body.reshape(versions, [-1, *sizes]), value, fold)
+
+
+def _named(point: ir.Value, value: ir.Value, fold: Fold | None) -> ir.Value:
+    """Returns versions of a value with the sizes that it has, the batch longer."""
     rename = renaming(fold) if fold is not None else None
-    point.shape = ir.Shape([d if rename is None else rename(d) for d in known])
+    point.shape = ir.Shape([d if rename is None else rename(d) for d in dims_of(value)])
     return point
