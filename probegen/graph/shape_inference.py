@@ -14,13 +14,18 @@ from probegen.graph.loops.iteration import infer_with_loops
 from probegen.graph.passes.before.narrow_slices import narrow_slices
 
 _SIZES_FOLLOWED = 14
+#: Have the sizes and the type of their first input. ONNX's inference goes through their functions,
+#: in which open sizes leave not even the rank.
+_AS_GIVEN = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
 
 
 def infer_shapes(model: ir.Model) -> None:
     """Infers element types and shapes anew: tf2onnx leaves most out and some contradictory."""
-    marks = [n for n in model.graph.all_nodes() if n.domain == MARK_DOMAIN]
-    kinds = [n.op_type for n in marks]
-    for node in marks:  # onnx knows no marks; to it they are what they do
+    alike = [
+        n for n in model.graph.all_nodes() if n.domain == MARK_DOMAIN or key_of(n) in _AS_GIVEN
+    ]
+    kinds = [(n.domain, n.op_type) for n in alike]
+    for node in alike:  # onnx knows no marks; to it they are what they do
         node.domain, node.op_type = "", "Identity"
     narrow_slices(model)
     imports = model.graph.opset_imports
@@ -33,8 +38,8 @@ def infer_shapes(model: ir.Model) -> None:
         _found_here,
     )
     imports[""] = written
-    for node, kind in zip(marks, kinds, strict=True):
-        node.domain, node.op_type = MARK_DOMAIN, kind
+    for node, kind in zip(alike, kinds, strict=True):
+        node.domain, node.op_type = kind
 
 
 def _found_here(model: ir.Model) -> dict[ir.Value, list[Dim]]:
@@ -52,12 +57,6 @@ def _found_here(model: ir.Model) -> dict[ir.Value, list[Dim]]:
         if last.dtype is None and (known := ir.DataType.FLOAT if node.domain else first.dtype):
             last.dtype = known  # scores stand last
     return found
-
-
-def _as_given(node: ir.Node, shape: tuple[Dim, ...]) -> list[list[Dim]]:
-    """The result has the sizes of what it is made of."""
-    del node
-    return [list(shape)]
 
 
 def _spectrum(node: ir.Node, signal: tuple[Dim, ...]) -> list[list[Dim]]:
@@ -94,9 +93,6 @@ def _scored(node: ir.Node, rows: tuple[Dim, ...]) -> list[list[Dim]]:
 #: Operator -> the shapes of its results, of the node and the shape of its first operand.
 _RULES: Mapping[str, Callable[[ir.Node, tuple[Dim, ...]], list[list[Dim]]]] = {
     "STFT": _spectrum,
-    # ONNX's inference goes through their functions, in which open sizes leave not even the rank.
-    "GroupNormalization": _as_given,
-    "MeanVarianceNormalization": _as_given,
     "ai.onnx.ml::TreeEnsembleClassifier": _classified,
     "ai.onnx.ml::TreeEnsembleRegressor": _scored,
     "ai.onnx.ml::TreeEnsemble": _scored,

@@ -41,7 +41,8 @@ def check_finite(
 
     Raises:
         InputError: because the samples are not finite themselves.
-        VerificationError: for another reason; says where it first arises.
+        VerificationError: for another reason; says where it first arises, or that it is the
+            baseline.
     """
     for output, value in outputs.items():
         if not finite({output: value}, hard):
@@ -52,12 +53,34 @@ def check_finite(
                 for i in reference.plan.manifest.inputs
             }
             _check_samples(output, samples)
+            _check_start(reference, output, outputs, hard)
             raise VerificationError(
                 f"{name!r} itself gives values that are not finite in "
                 f"{output!r} ({np.isnan(flat).sum()} NaN, {np.isinf(flat).sum()} infinite of "
                 f"{flat.size}), so that nothing can be compared{_MADE_UP if made_up else ''}. "
                 f"{reference.where_not_finite(feed)}"
             )
+
+
+def _check_start(
+    reference: Reference, output: str, outputs: Mapping[str, Array], hard: Sequence[bool]
+) -> None:
+    """Blames the baseline of an attribution that is not finite where all predictions are.
+
+    Raises:
+        VerificationError: there is one; says what works.
+    """
+    plan = reference.plan
+    probes = [o.probe for group in plan.groups for o in group.outputs if o.spec.name == output]
+    starts = [f for f in ("baseline", "background") if any(hasattr(p, f) for p in probes)]
+    predicted = {o.name: outputs[o.name] for o in plan.manifest.predictions if o.name in outputs}
+    if starts and finite(predicted, hard):
+        raise VerificationError(
+            f"{output!r} is not finite, though all predictions are: there is none that is at its "
+            f"{starts[0]}, where the model divides by zero, as by the norm or the deviation of a "
+            f"row of equal numbers. Start from another one, {starts[0]}= with samples of the data, "
+            "or take pg.IntegratedGradients."
+        )
 
 
 def finite(outputs: Mapping[str, Array], hard: Sequence[bool]) -> bool:

@@ -61,6 +61,20 @@ def test_normalisations_that_are_functions_keep_sizes_of_an_open_batch(operator)
     assert shapes["y"][1] == ("batch", 120)
 
 
+def test_normalisations_that_are_functions_one_behind_the_other():
+    """As of a network by PyTorch's exporter: each stands behind another."""
+    text = """net (float[batch, 3, 5, 4] x) => (float[batch, n] y) <float[3] s = {1, 2, 0.5}> {
+        a = GroupNormalization <num_groups = 3> (x, s, s)  b = Relu (a)
+        c = GroupNormalization <num_groups = 1> (b, s, s)  d = MeanVarianceNormalization (c)
+        y = Flatten (d) }"""
+    model = ir.from_proto(parse(text, 21))
+    infer_shapes(model)
+    shapes = [shape_of(node.outputs[0]) for node in model.graph]
+    assert shapes == [("batch", 3, 5, 4)] * 4 + [("batch", 60)]
+    kinds = [node.op_type for node in model.graph]
+    assert kinds[::2] == ["GroupNormalization", "GroupNormalization", "Flatten"]
+
+
 def test_normalisations_that_are_functions_behind_a_loop():
     """What a loop gives has a shape once its states have one."""
     text = """net (float[batch, 3, 5] x) => (float[batch, n] y)

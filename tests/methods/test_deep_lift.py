@@ -461,3 +461,22 @@ def test_the_smaller_of_two_tensors_that_are_as_in_the_reference(tmp_path, kind)
     x = np.array([[0, 2, -1], [0, 0, 0.5]], np.float16 if kind == "float16" else np.float32)
     found = runtime.load(tmp_path / "m.onnx").run(x)["deep_lift/x"].array
     np.testing.assert_allclose(found, np.minimum(x, 1 - x), rtol=2e-3)
+
+
+def test_a_baseline_at_which_the_model_is_no_number_is_blamed_itself(tmp_path):
+    """A deviation of 0 divides; what works is a baseline of rows with different numbers."""
+    model = onnx.parser.parse_model("""<ir_version: 9, opset_import: ["" : 18]>
+      net (float[n, 5] x) => (float[n, 2] y) <float[5] s = {1, 2, -1, 0.5, 1}> {
+        a = LayerNormalization<epsilon = 0.0>(x, s)  y = Slice(a, zero, two, one) }""")
+    for name, number in (("zero", 0), ("one", 1), ("two", 2)):
+        array = onnx.numpy_helper.from_array(np.array([number]), name)
+        model.graph.initializer.append(array)
+    with pytest.raises(VerificationError, match=r"none that is at its baseline.*samples of the da"):
+        pg.compile(model, pg.DeepLIFT(target=1), tmp_path / "m.onnx")
+    start = models.images((5,), seed=3, count=1)
+    pg.compile(model, pg.DeepLIFT(start[0], target=1), tmp_path / "m.onnx")
+    rows = models.images((5,), count=4)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    own, there = (session.run(None, {"x": v})[0][:, 1] for v in (rows, start))
+    found = runtime.load(tmp_path / "m.onnx").run(rows)["deep_lift/x"].array
+    np.testing.assert_allclose(found.sum(1), own - there, rtol=1e-4, atol=1e-5)
