@@ -76,7 +76,7 @@ class LRP(OfInputs):
 
     rule: str = option("epsilon", "Rule", flag="lrp-rule")
     epsilon: float = 1e-6
-    composite: str | None = None
+    composite: str | None = option(None, "Composite of rules", flag="lrp-composite")
     gamma: float = dataclasses.field(default=0.25, kw_only=True)
     low: float = dataclasses.field(default=0.0, kw_only=True)
     high: float = dataclasses.field(default=1.0, kw_only=True)

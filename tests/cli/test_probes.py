@@ -51,6 +51,19 @@ def test_targets(probegen_cli, tmp_path, text, mode, index):
     assert (target.mode, target.index) == (mode, index)
 
 
+def test_rules_of_relevance(probegen_cli, tmp_path):
+    """A composite is what transformers take (AttnLRP)."""
+    out = tmp_path / "m.onnx"
+    common = ("compile", "words.keras", "-o", out, "--no-verify", "--lrp")
+    status, _, err = probegen_cli(*common, "--lrp-composite", "attn_lrp")
+    assert status == 0, err
+    (probe,) = compiled(out).probes
+    assert probe["composite"] == "attn_lrp"
+    status, _, err = probegen_cli(*common, "--lrp-composite", "attn")
+    assert status != 0
+    assert "composite= takes one of" in err
+
+
 SPEC = {
     "probes.toml": '[[probes]]\nprobe = "input_gradient"\ntarget = ["all"]\nname = "mine"\n',
     "probes.json": '{"probes": [{"probe": "input_gradient", "target": [null], "name": "mine"}]}',
