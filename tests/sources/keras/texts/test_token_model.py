@@ -252,6 +252,19 @@ def test_what_cannot_be_cut(make, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_numbers_are_hashed_beside_texts(tmp_path):
+    """That writes them out as strings, which no runtime has to take apart."""
+    text = keras.Input((1,), dtype="string", name="text")
+    user = keras.Input((1,), dtype="int64", name="user")
+    rows = layers.Hashing(7, output_mode="one_hot")(user)
+    model = keras.Model([text, user], [head(words()(text)), layers.Dense(2, name="of_user")(rows)])
+    pg.compile(model, [pg.Saliency(output="of_user")], tmp_path / "m.onnx")
+    texts, users = ["the cat", "on a mat", "cat"], np.int64([[3], [-(2**40)], [123456789]])
+    found = runtime.load(tmp_path / "m.onnx").run({"text": texts, "user": users})
+    right = model([tf.constant([[t] for t in texts]), tf.constant(users)])[1]
+    np.testing.assert_allclose(found["of_user"].array, right, rtol=1e-5, atol=1e-6)
+
+
 def test_the_model_is_as_it_was(tmp_path):
     x = keras.Input((1,), dtype="string", name="text", batch_size=2)
     memory = layers.GRU(3, stateful=True)
