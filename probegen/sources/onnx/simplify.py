@@ -8,6 +8,7 @@ from onnx_ir.passes import common
 from probegen.graph.passes.after.drop_unused_initializers import drop_unused_initializers
 from probegen.graph.shape_inference import infer_shapes
 from probegen.sources.onnx.branches import take_known_branches, take_only_valid_branches
+from probegen.sources.onnx.cast_first import cast_inputs_first
 from probegen.sources.onnx.composites import take_apart
 from probegen.sources.onnx.constants import copy_into_bodies, fold_constants, lift_constants
 from probegen.sources.onnx.defaults import open_negative_sizes, take_defaults
@@ -67,6 +68,7 @@ def simplify(model: ir.Model) -> tuple[str, ...]:
         lower_gradients(model)
         _work_out(model, names)
         notes.append(WRITTEN_OUT)
+    cast_inputs_first(model.graph, names)
     common.RemoveUnusedNodesPass()(model)
     drop_unused_initializers(model)
     turn_scores(model.graph, names)
