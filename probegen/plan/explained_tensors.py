@@ -136,6 +136,23 @@ class ExplainedTensors:
             raise NotDifferentiableError(" ".join(self._why_no_input(i, end) for i in positions))
         return found
 
+    def left_out(self, found: Sequence[Explained], target: TargetPlan) -> list[str]:
+        """Returns the names of inputs that a target depends on and nothing that is found explains.
+
+        Those that are called masks are none of them, and neither are states that are carried.
+        """
+        end = self._view.end(target)
+        told = {name for one in found for each in (one, *one.others) for name in each.inputs}
+        names = enumerate(self._view.input_names)
+        return [
+            name
+            for position, name in names
+            if name not in told
+            and name not in self._view.carried
+            and not self._view.is_called_mask(position)
+            and self._view.depends(TensorRef(None, position=position), end)
+        ]
+
     def of_inputs(
         self, positions: Iterable[int], end: Any, strict: bool = False
     ) -> list[Explained]:
@@ -219,11 +236,17 @@ class ExplainedTensors:
         if any(self._starts[ref].resized for ref in loose):
             return False
         if any(self._starts[ref].is_lookup for ref in loose):
-            return self._view.sorts_into_bins(position)
+            counted = not means and self._is_compared(position)  # how many bounds lie below
+            return counted or self._view.sorts_into_bins(position)
         if means:
             computed = any(self._starts[r].ties[position] < Tie.PART for r in means)
             return computed or self._view.depends_beside(position, means, end)
-        return not strict or not self._view.only_masks(position)
+        return not strict or not self._view.only_masks(position) or self._is_compared(position)
+
+    def _is_compared(self, position: int) -> bool:
+        """Tells whether whole numbers are compared with others, and no mask."""
+        masks = self._view.input(position).dtype == "bool" or self._view.is_called_mask(position)
+        return self._view.compares(position) and not masks
 
     def _of_input_by(
         self, flows: Callable[[TensorRef, Any], bool], position: int, end: Any, strict: bool

@@ -64,9 +64,10 @@ class GradientPlanner:
         numbers_of_inputs.check(probe, found, self._view)
         probe.check_places(list(zip(places, shapes, strict=True)))
         own = [probe.at_place(place) for place in places]
+        left_out = tensors.left_out(found, target) if probe.selector == "input" else []
         return [
             GradientOutput(
-                self._gradient_spec(of_one, target, one, several),
+                self._gradient_spec(of_one, target, one, several, left_out),
                 one.ref,
                 of_one,
                 self._tensors.axes_of(one),
@@ -148,7 +149,12 @@ class GradientPlanner:
         return () if vector else tuple((named[i], sizes[i]) for i in hidden)
 
     def _gradient_spec(
-        self, probe: GradientProbe, target: TargetPlan, one: Explained, several: bool
+        self,
+        probe: GradientProbe,
+        target: TargetPlan,
+        one: Explained,
+        several: bool,
+        left_out: Sequence[str],
     ) -> OutputSpec:
         ref = one.ref
         facts = self._view.tensor(ref)
@@ -166,10 +172,12 @@ class GradientPlanner:
             calls=next((p.calls for p in self._view.points if p.path == ref.path), 1),
             input=one.inputs[0] if along_input else None,
             target=target.spec,
-            **self._described(probe, one),
+            **self._described(probe, one, left_out),
         )
 
-    def _described(self, probe: GradientProbe, one: Explained) -> dict[str, Any]:
+    def _described(
+        self, probe: GradientProbe, one: Explained, left_out: Sequence[str]
+    ) -> dict[str, Any]:
         """Returns what the manifest says of the method, and of what tells where padding is."""
         told = probe.described(self._tensors.axes_of(one))
         if one.start is not None and not one.start.is_lookup and one.name not in one.inputs:
@@ -178,6 +186,14 @@ class GradientPlanner:
             told["detail"] = {**told["detail"], CAST_DETAIL: one.name}
         elif numbers_of_inputs.stands_in(one):
             told["method"] += f"; of {numbers_of_inputs.described(one)}"
+        if left_out:
+            names = " and ".join(map(repr, left_out))
+            stays = "stays" if len(left_out) == 1 else "stay"
+            told["method"] += (
+                f"; {names} {stays} as fed"
+                if isinstance(probe, ByScores)
+                else f"; no gradient reaches {names}"
+            )
         if PER_TOKEN_DETAIL not in told["detail"]:
             return told
         padding, said = self._padding(probe, one), ""

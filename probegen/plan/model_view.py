@@ -9,6 +9,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from probegen.artefact.manifest import Padding
 from probegen.artefact.texts import TextSpec
 from probegen.errors import SelectionError
@@ -31,6 +34,12 @@ class Tie(enum.IntEnum):
     PART = 3  # some of them as they are
     WHOLE = 4  # all of them as they are, perhaps in another shape
     SAME = 5  # the input itself, perhaps in another integer type
+
+
+def counts_up(values: npt.NDArray[Any]) -> bool:
+    """Tells whether numbers are those of positions, one after the other: 0, 1, 2, ..."""
+    flat = np.ravel(values)
+    return flat.size > 1 and bool((np.diff(flat) == 1).all())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,6 +254,13 @@ class ModelView(abc.ABC):
         """Tells whether the numbers of an input of whole numbers are sorted into bins."""
 
     @abc.abstractmethod
+    def compares(self, position: int) -> bool:
+        """Tells whether whole numbers of an input are compared with stored numbers.
+
+        Lengths, which are compared with the count of positions, are not.
+        """
+
+    @abc.abstractmethod
     def paddings(self) -> Mapping[int, Padding]:
         """Returns the positions of inputs -> what says where they are padding, where known."""
 
@@ -265,11 +281,15 @@ class ModelView(abc.ABC):
 
     def only_masks(self, position: int) -> bool:
         """Tells whether an input only says which positions count."""
-        facts, name = self.input(position), self.input_names[position].lower()
-        if facts.dtype == "bool" or "mask" in name:
+        facts = self.input(position)
+        if facts.dtype == "bool" or self.is_called_mask(position):
             return True
         carried = any(start.carries(position) for start in self.starts)
         return not facts.is_float and not carried
+
+    def is_called_mask(self, position: int) -> bool:
+        """Tells whether the name of an input says that it holds which positions count."""
+        return "mask" in self.input_names[position].lower()
 
     def fed(self, keys: Sequence[Hashable], constants: Sequence[float]) -> list[Fed]:
         """Returns what is fed, for `plan.padding`.

@@ -16,6 +16,12 @@ from probegen.sources.onnx import source as onnx_source
 
 #: Wider than float32 is exact for, negative ones, ties, zeros, a row of padding.
 AGES = np.array([[3, 0, 2**25 + 1], [-25, 3, 7], [12, 9, 4], [0, 0, 0]])
+
+
+def cut(x):
+    return ops.clip(ops.cast(x, "int32"), 0, 3)
+
+
 COMPUTED = {
     "added": lambda x: ops.cast(x + 1, "float32") / 9,
     "compared": lambda x: ops.cast(ops.equal(x, 3), "float32"),
@@ -24,6 +30,14 @@ COMPUTED = {
     "clipped": lambda x: ops.cast(ops.clip(x, 1, 8), "float32") / 9,
     "odd": lambda x: ops.cast(x % 2, "float32"),
     "in bins": layers.Discretization([2, 5, 10], output_mode="one_hot"),
+    "bounds below, embedded": lambda x: layers.Embedding(4, 2)(
+        ops.sum(ops.cast(x[..., None] > np.array([2, 5, 10]), "int32"), -1)
+    ),
+    "divided and cut": lambda x: layers.Embedding(4, 2)(cut(ops.cast(x, "float32") / 4)),
+    "scaled and cut": lambda x: layers.Embedding(4, 2)(cut(ops.cast(x, "float32") * 0.3)),
+    "logarithm, cut": lambda x: layers.Embedding(4, 2)(
+        cut(ops.log1p(ops.abs(ops.cast(x, "float32"))))
+    ),
     "bins embedded": lambda x: layers.Embedding(4, 2)(layers.Discretization([2, 5, 10])(x)),
 }
 
@@ -75,10 +89,79 @@ def test_ids_and_whole_numbers_that_are_only_cast_are_hidden_as_before():
     """A picture of bytes takes any number; what hides an id is a vector of zeros."""
     x = keras.Input((3,), dtype="uint8", name="x")
     cast = keras.Model(x, layers.Dense(2)(ops.cast(x, "float32")))
-    looked_up = keras.Model(x, layers.Dense(2)(layers.Flatten()(layers.Embedding(256, 2)(x))))
-    for model, probe in ((cast, pg.FeatureAblation(fill=0.5)), (looked_up, pg.FeatureAblation())):
+    embed = lambda ids: layers.Dense(2)(layers.Flatten()(layers.Embedding(257, 2)(ids)))  # noqa: E731
+    shifted = ops.cast(ops.cast(x, "float32") + 1, "int32")
+    masked = ops.cast(ops.cast(x, "float32") * ops.cast(x > 3, "float32"), "int32")
+    looked_up = [(keras.Model(x, embed(ids)), pg.FeatureAblation()) for ids in (x, shifted, masked)]
+    for model, probe in ((cast, pg.FeatureAblation(fill=0.5)), *looked_up):
         (output,) = make_plan(open_source(model).view, (probe,)).groups[0].outputs
         assert not output.ref.is_input
+
+
+WORDS, NUMBERS = np.array([["c", "a", "?"]] * 2), np.array([[9, 3, 4]] * 2)
+VOCABULARIES = {
+    "StringLookup": ("string", ["a", "b", "c"], WORDS),
+    "IntegerLookup": ("int64", [3, 5, 9], NUMBERS),
+}
+
+
+@pytest.mark.parametrize("path", ["m.onnx", "saved"])
+@pytest.mark.parametrize("mode", ["one_hot", "count"])
+@pytest.mark.parametrize("kind", VOCABULARIES)
+def test_rows_of_categories_are_the_same_in_every_form(tmp_path, path, mode, kind):
+    """Layers of Keras count and encode in whole numbers, which are cast only behind that."""
+    dtype, vocabulary, data = VOCABULARIES[kind]
+    data = data[:, :1] if mode == "one_hot" else data
+    x = keras.Input(data.shape[1:], dtype=dtype, name="x")
+    rows = getattr(layers, kind)(vocabulary=vocabulary, output_mode=mode)(x)
+    encoder = keras.Model(x, rows)
+    model = keras.Model(x, layers.Dense(2, name="out")(layers.Flatten()(rows)))
+    pg.compile(model, pg.FeatureAblation(target=1), tmp_path / path)
+    if dtype == "string":
+        fed = (
+            data if path == "saved" else [row if len(row) > 1 else row[0] for row in data.tolist()]
+        )
+    else:
+        fed = data
+    found = runtime.load(tmp_path / path).run(fed)["feature_ablation/x"].array
+    expected = (
+        np.asarray(encoder(keras.ops.convert_to_tensor(data)))
+        * (model.get_layer("out").get_weights()[0][:, 1])
+    )
+    expected = expected.sum(-1) if mode == "one_hot" else expected
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_no_input_is_left_out_without_a_word(tmp_path):
+    """Days are compared, lengths say which steps count, flags are called a mask."""
+    keras.utils.set_random_seed(2)
+    inputs = {
+        "day": keras.Input((2,), dtype="int32", name="day"),
+        "length": keras.Input((1,), dtype="int32", name="length"),
+        "mask": keras.Input((3,), dtype="int32", name="mask"),
+        "series": keras.Input((3, 2), name="series"),
+    }
+    steps = ops.less(ops.arange(3)[None], inputs["length"]) & ops.equal(inputs["mask"], 1)
+    kept = ops.sum(inputs["series"] * ops.cast(steps, "float32")[:, :, None], 1)
+    days = ops.cast(ops.equal(inputs["day"], 3), "float32")
+    model = keras.Model(
+        inputs, layers.Dense(2)(ops.tanh(layers.Dense(4)(ops.concatenate([kept, days], 1))))
+    )
+    pg.compile(model, [pg.FeatureAblation(fill=3, target=1), pg.Saliency()], tmp_path / "m.onnx")
+    artefact = runtime.load(tmp_path / "m.onnx")
+    told = {spec.name: spec.method for spec in artefact.manifest.explanations}
+    assert list(told) == ["feature_ablation/day", "feature_ablation/series", "saliency/series"]
+    assert told["feature_ablation/day"].endswith("; 'length' stays as fed")
+    assert told["saliency/series"].endswith("; no gradient reaches 'day' and 'length'")
+    data = {
+        "day": np.int32([[3, 1], [2, 2]]),
+        "length": np.int32([[2], [3]]),
+        "mask": np.int32([[1, 1, 0], [1, 0, 1]]),
+        "series": np.random.default_rng(1).normal(size=(2, 3, 2)).astype("float32"),
+    }
+    score = lambda days: np.asarray(model({**data, "day": days}))[:, 1]  # noqa: E731
+    found = artefact.run(data)["feature_ablation/day"].array
+    np.testing.assert_allclose(found, hidden_plainly(score, data["day"], 3), rtol=1e-4, atol=1e-6)
 
 
 def test_pictures_that_are_resized_are_hidden_behind_that(tmp_path):
@@ -141,16 +224,38 @@ WEIGHTS = np.float32([[1, -2], [0.5, 3], [2, 1], [1, 1], [-1, 2], [3, 0.5]])
         "a = Equal(x, two) b = Cast<to = 1>(x) c = Cast<to = 1>(a) h = Add(b, c)",
         "a = ai.onnx.ml.LabelEncoder<keys_int64s = [0, 2], values_int64s = [7, 5], "
         "default_int64 = 9>(x) h = Cast<to = 1>(a)",
+        "u = Unsqueeze(x, three) a = Greater(u, bounds) b = Cast<to = 7>(a) "
+        "c = ReduceSum<keepdims = 0>(b, three) e = Gather(table, c) "
+        "h = ReduceSum<keepdims = 0>(e, three)",
     ],
 )
 def test_whole_numbers_of_files_are_hidden_themselves(tmp_path, body):
-    model = of_text("int64[n, 3] x", body, two=np.int64(2), W=WEIGHTS[:3])
+    numbers = {"two": np.int64(2), "three": np.int64([2]), "bounds": np.int64([0, 2, 5])}
+    used = {name: v for name, v in {**numbers, "table": TABLE}.items() if name in body}
+    model = of_text("int64[n, 3] x", body, **used, W=WEIGHTS[:3])
     pg.compile(model, [pg.FeatureAblation(fill=2, target=1)], tmp_path / "m.onnx")
     x = np.array([[2, 0, 7], [1, 2, 2]])
     plain = runtime.load(pg.compile(model, [], tmp_path / "plain.onnx").path)
     expected = hidden_plainly(lambda of: plain.run(of)["y"].array[:, 1], x, 2)
     found = runtime.load(tmp_path / "m.onnx").run(x)["feature_ablation/x"].array
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_no_input_of_a_file_is_left_out_without_a_word():
+    body = """a = Equal(x, two) b = Cast<to = 1>(a) r = Range(zero, three, one) l = Less(r, length)
+        c = Cast<to = 1>(l) d = Mul(s, c) h = Add(b, d)"""
+    model = of_text(
+        "int64[n, 3] x, int64[n, 1] length, float[n, 3] s",
+        body,
+        **{n: np.int64(v) for v, n in enumerate(("zero", "one", "two", "three"))},
+        W=WEIGHTS[:3],
+    )
+    view = onnx_source.open_source(model).view
+    (group,) = make_plan(view, (pg.FeatureAblation(fill=2), pg.Saliency())).groups
+    told = {output.spec.name: output.spec.method for output in group.outputs}
+    assert list(told) == ["feature_ablation/x", "feature_ablation/s", "saliency/s"]
+    assert told["feature_ablation/x"].endswith("; 'length' stays as fed")
+    assert told["saliency/s"].endswith("; no gradient reaches 'x' and 'length'")
 
 
 def test_ids_that_a_file_holds_as_floats_are_hidden_as_what_they_look_up(tmp_path):

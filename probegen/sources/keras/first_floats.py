@@ -21,7 +21,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework import op_def_library
 
-from probegen.plan.model_view import Tie
+from probegen.plan.model_view import Tie, counts_up
 from probegen.plan.plan import MADE, TWIN, CallKey, Slot
 from probegen.sources.keras.capture import Watcher
 from probegen.sources.keras.exchanging import exchanging
@@ -53,6 +53,7 @@ _GATHERING = frozenset({"Gather", "GatherV2", "GatherNd", "ResourceGather", "Res
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 #: How often each class is among the numbers of a sample.
 _COUNTS = frozenset({"DenseBincount"})
+_COUNT_WORDS = frozenset(name.lower() for name in _COUNTS)
 #: Operations that make floating tensors from the values of integer ones.
 _MAKING = frozenset({"Cast", "OneHot"}) | _COUNTS | _CALLS | _GATHERING | BLENDING
 #: Integer operations whose result says where or how many, not what.
@@ -64,10 +65,14 @@ _COUNTING = frozenset(
 _ELEMENTWISE = frozenset(
     {"Add", "AddV2", "Sub", "Mul", "Div", "RealDiv", "DivNoNan", "FloorDiv", "FloorMod", "Mod"}
     | {"TruncateMod", "TruncateDiv", "Maximum", "Minimum", "ClipByValue", "Neg", "Abs", "Sign"}
-    | {"Round", "Rint", "Floor", "Ceil", "Square"}
+    | {"Round", "Rint", "Floor", "Ceil", "Square", "Sqrt", "Pow", "Log", "Log1p", "Exp", "Expm1"}
 )
 #: Operations that give numbers near to each other the same one.
-_BINNING = frozenset({"FloorDiv", "TruncateDiv", "Div"})
+_BINNING = frozenset({"FloorDiv", "TruncateDiv", "Div", "RightShift", "LowerBound", "UpperBound"})
+#: Floating operations behind which numbers near to each other are cut to the same whole one.
+_SCALING = frozenset({"Div", "RealDiv", "DivNoNan", "Sqrt", "Pow", "Log", "Log1p", "Exp", "Expm1"})
+_ORDERING = frozenset({"Less", "LessEqual", "Greater", "GreaterEqual"})
+_COMPARING = _ORDERING | {"Equal", "NotEqual"}
 _WIDE = 4  # bytes of an integer type that ids fit into
 
 
@@ -133,7 +138,7 @@ class FirstFloat:
     @property
     def counts(self) -> bool:
         """Tells counts of classes among ids from what single ids look up."""
-        return self.tensor.op.type in _COUNTS
+        return self.word in _COUNT_WORDS
 
     def with_samples_apart(self) -> Any:
         """Writes the tensor with the batch axis first, where samples were joined."""
@@ -162,6 +167,7 @@ class FirstFloats:
         tensors: slot -> the tensor at it, where others were to stand in.
         truncated: positions of the floating inputs that are cast to whole numbers as they are.
         binned: positions of the inputs of whole numbers that are sorted into bins.
+        compared: positions of those that are compared with stored numbers.
     """
 
     def __init__(
@@ -181,6 +187,7 @@ class FirstFloats:
         self.tensors: dict[Slot, Any] = {}
         self.truncated: set[int] = set()
         self.binned: set[int] = set()
+        self.compared: set[int] = set()
         self._stand_ins = stand_ins or {}
         self._noise = noise
         self._ties: dict[int, dict[int, Tie]] = {
@@ -195,6 +202,8 @@ class FirstFloats:
         self._pure = {id(t) for t in inputs if t.dtype.is_integer or t.dtype.is_bool}
         self._moved: set[int] = set()
         self._resized: set[int] = set()
+        self._scaled: set[int] = set()
+        self._rows: dict[int, str] = {}
 
     def ties(self, tensor: Any) -> Mapping[int, Tie]:
         """Returns how a tensor of whole numbers hangs on the inputs."""
@@ -273,7 +282,7 @@ class FirstFloats:
         """Notes of a tensor, which is returned, what is known of the one that it stands in for."""
         if id(before) in self._ties:
             self._ties[id(after)] = self._ties[id(before)]
-        for of in (self._astray, self._moved, self._resized):
+        for of in (self._astray, self._moved, self._resized, self._scaled):
             if id(before) in of:
                 of.add(id(after))
         if id(before) in self._apart:
@@ -307,11 +316,14 @@ class FirstFloats:
         if op.type == "Bucketize" or (op.type in _BINNING and whole):
             read = self._ties[id(data[0])].items()
             self.binned.update(position for position, tie in read if tie >= Tie.COMPUTED)
+        self._follow_bins(op, data, outputs)
+        self._follow_rows(op, data, outputs)
+        self._note_comparison(op, inputs)
         for output in outputs:
             if not (output.dtype.is_floating and whole):
                 self._ties[id(output)] = dict(ties)
             elif op.type == "Cast" or op.type in BLENDING:  # they may become whole again
-                most = Tie.WHOLE if op.type == "Cast" else Tie.INDIRECT
+                most = Tie.WHOLE if op.type == "Cast" else Tie.COMPUTED
                 self._ties[id(output)] = {i: min(tie, most) for i, tie in ties.items()}
         self._follow_samples(op, data, outputs)
         self._follow_order(op, data, outputs)
@@ -368,6 +380,8 @@ class FirstFloats:
         before = next((self._apart[id(t)] for t in data if id(t) in self._apart), None)
         if op.type == "Reshape" and before is None and not _keeps_samples(data[0], outputs[0]):
             before = data[0]
+        elif op.type == "Reshape" and before is not None and _keeps_samples(before, outputs[0]):
+            before = None  # they are apart again, as `IntegerLookup` has them
         mixes = op.type in (*_JOINING, "Transpose") and _first_axis(op) == 0
         rows = _ROWS_OF.get(op.type)
         placed = data if rows is None else [op.inputs[rows]]
@@ -394,6 +408,45 @@ class FirstFloats:
             self._moved.update(map(id, outputs))
         if any(id(t) in self._resized for t in data) or op.type in _RESIZING:
             self._resized.update(map(id, outputs))
+
+    def _follow_bins(self, op: Any, data: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Keeps in mind which numbers become fewer where they are cut to whole ones."""
+        if outputs[0].dtype.is_floating:
+            if any(id(t) in self._scaled for t in data) or self._scales(op):
+                self._scaled.update(map(id, outputs))
+        elif op.type == "Cast" and id(data[0]) in self._scaled:
+            read = self._ties[id(data[0])].items()
+            self.binned.update(position for position, tie in read if tie is Tie.COMPUTED)
+
+    def _scales(self, op: Any) -> bool:
+        """Tells whether a floating operation brings numbers nearer to each other.
+
+        What is multiplied by a mask stays what it is, and so does what whole numbers multiply.
+        """
+        if op.type != "Mul":
+            return op.type in _SCALING
+        factors = [t for t in op.inputs if id(t) not in self._reached]
+        values = [tf.get_static_value(t) for t in factors]
+        return any(v is None or bool((v != v.round()).any()) for v in values)
+
+    def _note_comparison(self, op: Any, inputs: Sequence[Any]) -> None:
+        """Notes whose numbers are compared with stored ones; not with a count of positions."""
+        if op.type not in _COMPARING:
+            return
+        for tensor, other in (inputs, inputs[::-1]):
+            counted = op.type in _ORDERING and _counts_up(other)
+            if id(other) not in self._reached and not counted:
+                read = self._ties.get(id(tensor), {}).items()
+                self.compared.update(position for position, tie in read if tie >= Tie.COMPUTED)
+
+    def _follow_rows(self, op: Any, data: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Keeps in mind which whole numbers are rows of zeros and ones, or counts, of ids."""
+        if outputs[0].dtype.is_floating:
+            return
+        if op.type == "OneHot" or op.type in _COUNTS:
+            self._rows[id(outputs[0])] = _word(op)
+        elif id(data[0]) in self._rows and _keeps_rows(op, data[0], outputs[0]):
+            self._rows[id(outputs[0])] = self._rows[id(data[0])]
 
     def _make(
         self, op: Any, inputs: Sequence[Any], index: Any, ties: Mapping[int, Tie], call: CallKey
@@ -428,7 +481,7 @@ class FirstFloats:
             index,
             apart,
             axes,
-            _word(op),
+            self._rows.get(id(index), _word(op)),
             _rows(op),
             usable,
             id(index) in self._moved,
@@ -536,7 +589,8 @@ def _limit_of_values(op: Any, floating: bool) -> Tie:
         known[op.type] = Tie.WHOLE
     if op.type in known:
         return known[op.type]
-    unknown = floating and out.is_floating and op.type not in (*_ELEMENTWISE, *_CHOOSING)
+    followed = (*_ELEMENTWISE, *_CHOOSING, *BLENDING)
+    unknown = floating and out.is_floating and op.type not in followed
     where = out == tf.bool or op.type in _COUNTING
     return Tie.INDIRECT if where or unknown else Tie.COMPUTED
 
@@ -578,6 +632,24 @@ def _keeps_samples(before: Any, after: Any) -> bool:
         return False
     sizes = [tf.TensorShape(s[1:]).num_elements() for s in shapes]
     return bool(shapes[0][0] == shapes[1][0] and sizes[0] == sizes[1])
+
+
+def _counts_up(tensor: Any) -> bool:
+    """Tells whether a tensor counts positions: 0, 1, 2, ..."""
+    value = tf.get_static_value(tensor)
+    if value is not None:
+        return counts_up(value)
+    while tensor.op.type in ("Cast", "Reshape", "ExpandDims", "BroadcastTo", *_LIKE_IDENTITY):
+        tensor = tensor.op.inputs[0]
+    return bool(tensor.op.type == "Range")
+
+
+def _keeps_rows(op: Any, before: Any, after: Any) -> bool:
+    """Tells whether an operation leaves the rows along the last axis as they are."""
+    if op.type in ("Reshape", "ExpandDims", "Squeeze"):
+        sizes = [t.shape[-1] if t.shape.rank else None for t in (before, after)]
+        return None not in sizes and sizes[0] == sizes[1]
+    return op.type in _LIKE_IDENTITY or op.type == "Cast"
 
 
 def _keeps_order(op: Any, before: Any, after: Any) -> bool:

@@ -227,6 +227,10 @@ class KerasView(ModelView):
         """Tells whether the numbers of an input of whole numbers are sorted into bins."""
         return position in self.trace.first_floats.binned
 
+    def compares(self, position: int) -> bool:
+        """Tells whether whole numbers of an input are compared with stored numbers."""
+        return position in self.trace.first_floats.compared
+
     def is_embedding(self, ref: TensorRef) -> bool:
         """Tells whether a tensor comes out of an embedding."""
         return role_of(self.trace.call(ref.key).layer) == "embedding"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 
 import onnx_ir as ir
 
 from probegen.graph.core.queries import is_float
 from probegen.graph.core.values import constant_of, shape_of
-from probegen.plan.model_view import Start, Tie
+from probegen.plan.model_view import Start, Tie, counts_up
 from probegen.plan.plan import TensorRef
 
 #: Operators that bring all values of their first input into another shape, or copy them.
@@ -25,6 +25,10 @@ _ENCODERS = frozenset({"Cast", "OneHot", "OneHotEncoder", "LabelEncoder"})
 #: What these give does not hang on the numbers of their operand.
 SIZES = frozenset({"Shape", "Size"})
 _IDS = frozenset({ir.DataType.INT32, ir.DataType.INT64, ir.DataType.UINT8, ir.DataType.STRING})
+#: Operators that give numbers near to each other the same one.
+_BINNING = frozenset({"Div", "BitShift"})
+_ORDERING = frozenset({"Less", "LessOrEqual", "Greater", "GreaterOrEqual"})
+_COMPARING = _ORDERING | {"Equal"}
 #: Operators that bring a picture to another size.
 _RESIZING = frozenset({"Resize", "Upsample"})
 _LOOK_UPS = frozenset({"Gather", "GatherND", "GatherElements"})
@@ -96,17 +100,54 @@ def cut_to_whole(graph: ir.Graph, inputs: list[ir.Value]) -> dict[ir.Value, int]
 
 def sorts_into_bins(graph: ir.Graph, given: ir.Value) -> bool:
     """Tells whether whole numbers of an input become others that are fewer: by a division."""
+    return any(
+        node.op_type in _BINNING and node.inputs[0] in moved
+        for node, moved in _readers(graph, given)
+    )
+
+
+def compares(graph: ir.Graph, inputs: list[ir.Value], position: int) -> bool:
+    """Tells whether whole numbers of an input are compared with stored ones.
+
+    With the count of positions lengths are compared, which say where something is.
+    """
+    varying = set(inputs)
+    for node in graph:
+        if node.op_type not in SIZES and any(value in varying for value in node.inputs):
+            varying.update(node.outputs)
+    for node, moved in _readers(graph, inputs[position]):
+        if node.op_type not in _COMPARING:
+            continue
+        for value, other in (node.inputs, node.inputs[::-1]):
+            counted = node.op_type in _ORDERING and other is not None and _counts_up(other)
+            if value in moved and other not in varying and not counted:
+                return True
+    return False
+
+
+def _counts_up(value: ir.Value) -> bool:
+    """Tells whether a value counts positions: 0, 1, 2, ..."""
+    array = constant_of(value)
+    if array is not None:
+        return counts_up(array)
+    node = value.producer()
+    while node is not None and node.op_type in (*_SHAPING, "Cast") and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node is not None and node.op_type == "Range"
+
+
+def _readers(graph: ir.Graph, given: ir.Value) -> Iterator[tuple[ir.Node, set[ir.Value]]]:
+    """Yields nodes that read whole numbers of an input, moved or computed with, and these."""
     moved = {given}
     for node in graph:
-        first = node.inputs[0] if node.inputs else None
-        if first not in moved:
+        if not any(value in moved for value in node.inputs):
             continue
-        if node.op_type == "Div" and not is_float(first):
-            return True
+        yield node, moved
         casts = node.op_type == "Cast" and not is_float(node.outputs[0])
-        if casts or node.op_type in _SHAPING or node.op_type in _SELECTING | _ARITHMETIC:
-            moved.update(node.outputs)
-    return False
+        if casts or node.op_type in _SHAPING | _SELECTING | _ARITHMETIC:
+            first = node.inputs[:1] if node.op_type in _SHAPING | _LOOK_UPS else node.inputs
+            if any(value in moved for value in first):
+                moved.update(node.outputs)
 
 
 def _looks_up(node: ir.Node, varying: Container[ir.Value | None]) -> bool:

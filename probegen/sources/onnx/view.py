@@ -496,6 +496,10 @@ class OnnxView(ModelView):
         """Tells whether the numbers of an input of whole numbers are sorted into bins."""
         return first_floats.sorts_into_bins(self.graph, self.inputs[position])
 
+    def compares(self, position: int) -> bool:
+        """Tells whether whole numbers of an input are compared with stored numbers."""
+        return first_floats.compares(self.graph, self.inputs, position)
+
     def paddings(self) -> Mapping[int, Padding]:
         """Returns the positions of inputs -> what says where they are padding, where known."""
         return self._paddings
