@@ -103,7 +103,7 @@ _ROUNDED = f"{MARK_DOMAIN}::{STRAIGHT_THROUGH}"
 _LINEAR_IN_FIRST = frozenset(
     {
         "Conv", "ConvTranspose", "BatchNormalization", "Div", "GridSample", "RoiAlign", "MaxUnpool",
-        "Col2Im", "Compress", "DFT", "STFT", "DeformConv",
+        "Col2Im", "Compress", "DFT", "STFT", "DeformConv", "AffineGrid",
     }
 )  # fmt: skip
 #: Linear in each of two inputs.
@@ -127,6 +127,9 @@ _EXACT = frozenset(
 )
 #: Bend at the scale of x itself: near 0 the slope is not dy / dx however small dx is.
 _STEEP = frozenset({"Div", "Log", "Mul", "Pow", "Reciprocal", "Sqrt"})
+#: Functions whose slope may be infinite; and what is below every infinite number.
+_INFINITE = _STEEP - {"Mul"}
+_MOST, _MOST_OF_HALVES = 3e38, 65504.0
 #: Where dx is smaller, the slope stands in for dy / dx.
 _SMALL, _SMALL_OF_DOUBLES, _SMALLEST = 1e-4, 1e-7, 1e-10
 #: What share of y has to have changed for dy to be known well.
@@ -621,9 +624,18 @@ def _small(x: ir.Value) -> float:
 
 
 def _sloped(walk: Walk, function: FunctionOfOne, g: ir.Value) -> ir.Value:
-    """Writes g times the slope of a function, 0 where it has none."""
-    found = sloped(walk, function, g)
-    return walk.builder.zeros_like(function.entry) if found is None else found
+    """Writes g times the slope of a function, 0 where it has none, or an infinite one.
+
+    Where that is, of the root of 0 say, nothing has changed, and there is nothing to pass on.
+    """
+    found, b = sloped(walk, function, g), walk.builder
+    if found is None:
+        return b.zeros_like(function.entry)
+    if not any(key_of(node) in _INFINITE for node in function.nodes):
+        return found
+    most = _MOST_OF_HALVES if dtype_of(found) == ir.DataType.FLOAT16 else _MOST
+    size = b.op("Abs", found, shape=found)
+    return b.where(b.elementwise("LessOrEqual", size, most), found, 0.0)
 
 
 def _over_count(b: Builder, value: ir.Value, x: ir.Value, axes: Sequence[int]) -> ir.Value:

@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from probegen.graph.autodiff import Refused, Rule
 from probegen.graph.core.builder import Builder, Size
-from probegen.graph.core.values import Dim, attribute, dims_of, dtype_of, rank_of
+from probegen.graph.core.values import Dim, attribute, dims_of, dtype_of, rank_of, shape_of
 from probegen.graph.vjp.common import inputs, optional, required_ints, widened
 from probegen.graph.vjp.decomposition import decomposed
 from probegen.graph.vjp.spatial import known
@@ -259,7 +259,9 @@ _TAPS: Mapping[str, Callable[[Builder, _Axis, ir.Value], list[_Tap]]] = {
 def _affine_grid(b: Builder, node: ir.Node) -> list[ir.Value]:
     """AffineGrid: theta `[batch, axes, axes + 1]` -> places `[batch, *out, axes]`, linear in it."""
     theta, size = inputs(node)
-    out = required_ints(size, "its sizes")[2:]
+    told = [d for d in (shape_of(node.outputs[0]) or ())[1:-1] if isinstance(d, int)]
+    # Sizes that are read of a picture are known of the result alone, where its samples are open.
+    out = told if len(told) == dims_of(theta)[1] else required_ints(size, "its sizes")[2:]
     aligned = bool(attribute(node, "align_corners", 0))
     along = [_from_minus_one(n, aligned=aligned) for n in out]
     # The last axis of the image comes first.

@@ -43,6 +43,8 @@ _MOST_SAMPLED = 20_000_000
 _MOST_RESIZED = 500_000
 #: What the reference evaluator computes in 32 bits, whatever it is given.
 _INEXACT = frozenset({"Gelu"})
+#: Linear, and computed in 32 bits.
+_LINEAR = IN_FLOAT32 | {"AffineGrid"}
 #: How far, in steps of a quantisation, half a step of it may be rounded.
 _HALF_ROUNDED = 5e-4
 #: The step of differences in float64, relative to what is moved.
@@ -264,7 +266,13 @@ _BENT: Mapping[str, Callable[[Step, Array], Array]] = {
 
 
 def _elementwise(step: Step, g: Array, position: int) -> Array:
-    return unbroadcast(g * slope(step, position), np.shape(step.inputs[position]))
+    return unbroadcast(_times(g, slope(step, position)), np.shape(step.inputs[position]))
+
+
+def _times(g: Array, factor: Array) -> Array:
+    """Returns a product that is 0 where a factor is, as of the infinite slope of a root at 0."""
+    with np.errstate(invalid="ignore"):
+        return np.where((g == 0) | (factor == 0), 0.0, g * factor)
 
 
 def slope(step: Step, position: int = 0) -> Array:
@@ -361,7 +369,8 @@ def _mean(step: Step, g: Array, position: int) -> Array:
 
 
 def _mul(step: Step, g: Array, position: int) -> Array:
-    return unbroadcast(g * step.inputs[1 - position], np.shape(step.inputs[position]))
+    found = _times(g, step.inputs[1 - position])
+    return unbroadcast(found, np.shape(step.inputs[position]))
 
 
 def _div(step: Step, g: Array, position: int) -> Array:
@@ -704,9 +713,9 @@ def _grid_sample(step: Step, g: Array, position: int) -> Array:
     Raises:
         Unknown: there are too many.
     """
-    if position:
-        return _by_differences(step, g, position, ahead=True)
     x, (grid,) = step.x, step.inputs[1:]
+    if position:
+        return _of_places(step, g, np.asarray(grid))
     sizes, count = x.shape[2:], int(np.prod(x.shape[2:]))
     if grid is None or count * g[0, 0].size > _MOST_SAMPLED:
         raise Unknown(key_of(step.node))
@@ -718,8 +727,19 @@ def _grid_sample(step: Step, g: Array, position: int) -> Array:
     return found.reshape(x.shape)
 
 
-def _by_differences(step: Step, g: Array, position: int, *, ahead: bool = False) -> Array:
-    """Moves each element of an input by itself; to both sides, or ahead alone.
+def _of_places(step: Step, g: Array, places: Array) -> Array:
+    """Moves one coordinate of all places at once, of which each has samples of its own."""
+    found = np.zeros(places.shape)
+    for axis in range(places.shape[-1]):
+        moved = places.copy()
+        moved[..., axis] += _STEP
+        change = step.at({1: moved}) - step.at({})
+        found[..., axis] = (change * g).sum(axis=1) / _STEP
+    return found
+
+
+def _by_differences(step: Step, g: Array, position: int) -> Array:
+    """Moves each element of an input by itself.
 
     Raises:
         Unknown: there are too many, or the node cannot be evaluated alone.
@@ -735,15 +755,15 @@ def _by_differences(step: Step, g: Array, position: int, *, ahead: bool = False)
     try:
         for i in range(x.size):
             h = _STEP * max(1.0, abs(float(x.reshape(-1)[i])))
-            h = 1.0 if key in IN_FLOAT32 else h  # those are linear
+            h = 1.0 if key in _LINEAR else h
             there = []
-            for sign in (1.0, 0.0 if ahead else -1.0):
+            for sign in (1.0, -1.0):
                 moved = x.copy()
                 moved.reshape(-1)[i] += sign * h
                 there.append(step.at({position: moved}))
             change = there[0] - there[1]
             # What does not change has no part, though a number that is none may arrive there.
-            found[i] = np.where(change == 0, 0, change * g).sum() / (h if ahead else 2 * h)
+            found[i] = np.where(change == 0, 0, change * g).sum() / (2 * h)
     except Exception as error:
         raise Unknown(key) from error
     return found.reshape(x.shape)

@@ -56,6 +56,7 @@ _LINEAR = frozenset(
 #: What is linear in its first input, where the others do not change.
 _LINEAR_IN_FIRST = (
     "Div", "GridSample", "RoiAlign", "MaxUnpool", "Col2Im", "Compress", "DFT", "STFT", "DeformConv",
+    "AffineGrid",
 )  # fmt: skip
 _SCATTERS = ("ScatterElements", "ScatterND")
 _TO_LARGEST = ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "TopK")
@@ -218,6 +219,7 @@ class Rescaled:
             if key in _BENT_AT_ZERO:
                 near &= (np.abs(dy) < 1e-3 * np.abs(step.y)) | (dx == 0)
             steep = adjoint(step, [np.ones_like(dy)], 1) if rounds else slope(step, wanted[0])
+            steep = np.where(np.isfinite(steep), steep, 0.0)  # of the root of 0
             ratio = np.where(near, steep, dy / np.where(near, 1, dx))
             yield x, unbroadcast(g * ratio, dx.shape)
         elif distinct == 2 and len(node.inputs) == 2:
@@ -231,6 +233,7 @@ class Rescaled:
     def _function(self, step: Step, function: FunctionOfOne, g: Array) -> Array:
         dx, dy = self._difference(function.entry), self._difference(function.result)
         steep = slope_of(function, self.values, step.evaluate)
+        steep = np.where(np.isfinite(steep), steep, 0.0)
         near = np.abs(dx) < _SMALL
         return np.asarray(g * np.where(near, steep, dy / np.where(near, 1, dx)))
 

@@ -82,3 +82,23 @@ def test_a_rounding_passes_its_whole_step_however_small_the_difference_is(tmp_pa
     found = runtime.load(tmp_path / "m.onnx").run(x)["deep_lift/x"].array
     np.testing.assert_allclose(found[:, 1], [0.25, 0.0, 0.0, 0.5], rtol=1e-2)
     assert not found[:, 0].any()
+
+
+def test_a_root_of_zeros_that_stay_zeros_passes_nothing_on(tmp_path):
+    """As a pooling by norms has it behind a rectifier: its slope there is infinite."""
+    text = """<ir_version: 9, opset_import: ["" : 18]>
+      g (float[n, 4] x) => (float[n, 2] y) <float half = {0.5}, int64[1] last = {2}> {
+        r = Relu(x)  s = Mul(r, r)  form = Constant<value_ints = [0, 2, 2]>()
+        p = Reshape(s, form)  m = ReduceMean<keepdims = 0>(p, last)  y = Pow(m, half) }"""
+    model = onnx.parser.parse_model(text)
+    pg.compile(model, [pg.DeepLIFT(target=1)], tmp_path / "m.onnx")
+    pg.compile(model, [pg.GuidedBackprop(target=1)], tmp_path / "guided.onnx")
+    x = np.array([[1, 2, -1, -3], [1, 1, 3, -4], [0, 0, 0, 2]], np.float32)
+    found = runtime.load(tmp_path / "m.onnx").run(x)["deep_lift/x"].array
+    norms = np.sqrt((np.maximum(x, 0)[:, 2:] ** 2).mean(1))
+    np.testing.assert_allclose(found.sum(1), norms, rtol=1e-5)
+    assert not found[0].any()
+    guided = runtime.load(tmp_path / "guided.onnx").run(x)["guided_backprop/x"].array
+    slopes = np.maximum(x, 0) / np.where(norms == 0, 1, norms)[:, None] / 2
+    slopes[:, :2] = 0.0
+    np.testing.assert_allclose(guided, slopes, rtol=1e-5)

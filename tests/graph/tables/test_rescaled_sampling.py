@@ -129,3 +129,31 @@ def test_several_of_top_k_are_refused_with_what_works(tmp_path):
     model = add_weights(parse(text), two=np.array([2]))
     with pytest.raises(UnsupportedOpsError, match=r"TopK: it sorts .* integrated gradients"):
         pg.compile(model, pg.DeepLIFT(target=0), tmp_path / "m.onnx")
+
+
+def test_a_spatial_transformer_of_open_batch(tmp_path):
+    """Sizes of the places are read of the picture; against differences of the plain file."""
+    text = """net (float[n, 2, 5, 6] x) => (float[n, 2] y) {
+        p = GlobalAveragePool(x)  f = Flatten(p)  t = MatMul(f, turns)  u = Add(t, still)
+        theta = Reshape(u, form)  size = Shape(x)  at = AffineGrid(theta, size)
+        s = GridSample(x, at)  c = Conv(s, kernel)  r = Relu(c)  q = GlobalAveragePool(r)
+        v = Flatten(q)  y = MatMul(v, head) }"""
+    draw = np.random.default_rng(9)
+    weights = {"turns": 0.2 * draw.normal(size=(2, 6)), "kernel": KERNEL, "head": HEAD}
+    weights["still"] = np.array([0.9, 0.05, 0.02, -0.04, 0.8, 0.03])
+    given = {name: np.asarray(v, np.float32) for name, v in weights.items()}
+    model = add_weights(parse(text, 20), form=np.array([0, 2, 3]), **given)
+    probes = [pg.InputGradient(target=1), pg.DeepLIFT(BASELINE, target=1), pg.LRP(target=1)]
+    pg.compile(model, [*probes, pg.GuidedBackprop(target=1)], tmp_path / "m.onnx")
+    artefact = runtime.load(tmp_path / "m.onnx")
+    for count in (1, 4):
+        x = rows(count)[-1:] if count == 1 else rows(count)[1:]
+        found = artefact.run(x)
+        own, there = (run(model, {"x": v})["y"][:, 1] for v in (x, np.full_like(x, BASELINE)))
+        lifted = found["deep_lift/x"].array.reshape(len(x), -1).sum(1)
+        np.testing.assert_allclose(lifted, own - there, rtol=1e-3, atol=1e-4)
+        way = draw.normal(size=x.shape).astype(np.float32)
+        ends = (run(model, {"x": x + sign * 1e-2 * way})["y"][:, 1] for sign in (1, -1))
+        slope = np.subtract(*ends) / 2e-2
+        told = (found["input_gradient/x"].array * way).reshape(len(x), -1).sum(1)
+        np.testing.assert_allclose(told, slope, rtol=0.1, atol=0.02)
