@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from probegen.errors import SourceError
 from probegen.graph.external_data import weight_bytes
+from probegen.sources.onnx.element_types import check_element_types
 from probegen.sources.onnx.loading import Original, Source, load
 from probegen.sources.onnx.names import origins
 from probegen.sources.onnx.simplify import WRITTEN_OUT, simplify
@@ -63,6 +64,7 @@ def read_onnx(source: Source, ranks: Mapping[str, int] | None = None) -> OnnxMod
     original = opened.original
     if WRITTEN_OUT in notes:
         original = model.clone()
+    check_element_types(model, original)
     return OnnxModel(
         model=model,
         original=original,
