@@ -39,6 +39,8 @@ _CHANNELS_SECOND = frozenset(
 _CHANNELS_LAST = frozenset({"LayerNormalization", "RMSNormalization"})
 #: What exporters and people call the size of the batch.
 _BATCH_NAME = re.compile(r"(?i)(dynamic_)?(batch|batch_?size|n_?batch|bs|n|b)(_?(axis|dim))?")
+#: How many channels images have.
+_IMAGE_CHANNELS = (1, 3, 4)
 #: Tensors of this rank that nothing is known of are taken for `[batch, time, channel]`.
 _TOKENS = 3
 #: Operators whose first output has the axes of its first input, perhaps other sizes.
@@ -90,12 +92,16 @@ class Apart:
 class Layouts:
     """Names for the axes of every tensor of a graph."""
 
-    def __init__(self, graph: ir.Graph, given: dict[str, Axes]) -> None:
+    def __init__(
+        self, graph: ir.Graph, given: dict[str, Axes], *, channels_second: bool = False
+    ) -> None:
         """Finds the names.
 
         Args:
             graph: with shapes inferred.
             given: input or output name -> its axes, where a user says them.
+            channels_second: whether its writer has images with channels before positions, which
+                counts where no operator tells.
         """
         self._known: dict[ir.Value, _Names] = {}
         ends = {v.name: v for v in [*graph.inputs, *graph.outputs]}
@@ -110,6 +116,9 @@ class Layouts:
         for strong in (True, False):
             for node in nodes:
                 self._make(node, strong)
+            self._carry(nodes)
+        images = [self._learn_image(v) for v in fed if channels_second]
+        if any(images):
             self._carry(nodes)
         #: Whether the batch was told by what the outputs begin with.
         self._by_outputs = False
@@ -324,6 +333,17 @@ class Layouts:
                 shape = None if value is None else shape_of(value)
                 if shape is not None and len(shape) > 1:
                     self._learn(value, (*(None for _ in shape[1:]), CHANNEL))
+
+    def _learn_image(self, value: ir.Value) -> bool:
+        """Learns that an input of which nothing else is known is an image, if its sizes say so."""
+        shape = shape_of(value) or ()
+        known = [name for name in self._known.get(value, ()) if name not in (None, BATCH)]
+        places = SPATIAL.get(len(shape) - 2, ())
+        if known or len(places) < len(SPATIAL[2]):
+            return False
+        if shape[1] not in _IMAGE_CHANNELS or shape[-1] in _IMAGE_CHANNELS:
+            return False
+        return self._learn(value, (None, CHANNEL, *places))
 
     def _second(self, value: ir.Value | None, positions: bool) -> Sequence[str | None]:
         shape = None if value is None else shape_of(value)

@@ -103,7 +103,8 @@ class OnnxView(ModelView):
         self.input_names = [str(v.name) for v in self.inputs]
         self.output_names = [str(v.name) for v in graph.outputs]
         self._varying = depending_on(graph, self.inputs)
-        self._layouts = Layouts(graph, dict(axes or {}))
+        second = producer.lower() == "pytorch"
+        self._layouts = Layouts(graph, dict(axes or {}), channels_second=second)
         self.batch = self._layouts.batch
         self._inside: dict[ir.Node, Inside] = {}
         self._changing_size: set[ir.Value] = set()

@@ -8,6 +8,7 @@ import pytest
 
 from probegen.sources.onnx.layouts import Layouts
 from probegen.sources.onnx.reading import read_onnx
+from probegen.sources.onnx.source import open_source
 from tests.sources.onnx.support import add_weights, parse
 
 
@@ -55,6 +56,33 @@ def test_quantised_images_with_channels_second() -> None:
         zero=np.int8(3),
     )
     assert found["x"] == found["y"] == ("batch", "channel", "height", "width")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "axes"),
+    [
+        ("3,9,7", ("batch", "channel", "height", "width")),
+        ("1,5,9,7", ("batch", "channel", "depth", "height", "width")),
+        ("9,7,3", ("batch", "height", "width", "channel")),  # as its sizes say
+        ("8,9,7", ("batch", "height", "width", "channel")),  # no image that is known
+    ],
+)
+def test_images_that_no_convolution_reads_are_as_their_writer_has_them(sizes, axes) -> None:
+    text = f"g (float[N,{sizes}] x) => (float[N,M] y) {{ r = Relu(x) y = Flatten(r) }}"
+    graph = read_onnx(parse(text)).model.graph
+    found = Layouts(graph, {}, channels_second=True)
+    assert found.axes(graph.inputs[0]) == axes
+    if axes[1] == "channel":
+        assert found.axes(graph[0].outputs[0]) == axes
+    if sizes == "3,9,7":
+        assert Layouts(graph, {}).axes(graph.inputs[0]) == ("batch", "height", "width", "channel")
+
+
+def test_the_producer_of_a_file_says_where_channels_are() -> None:
+    model = parse("g (float[N,3,9,7] x) => (float[N,M] y) { r = Relu(x) y = Flatten(r) }")
+    for producer, second in (("pytorch", "channel"), ("tf2onnx", "height")):
+        model.producer_name = producer
+        assert open_source(model).view.input(0).axes[1] == second
 
 
 def test_a_column_is_no_series() -> None:
