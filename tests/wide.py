@@ -279,6 +279,13 @@ _LONG: Mapping[str, tuple[str, ...]] = {
         "test_layers_that_keras_numbers_anew_keep_their_outputs",
         "test_save_and_load_in_a_fresh_process",
     ),
+    "sources/keras/test_layers_in_loops.py": (
+        "test_layers_of_a_cell_come_out_over_time[all",
+        "test_layers_of_a_cell_come_out_over_time[backwards,",
+        "test_layers_of_a_cell_come_out_over_time[last",
+        "test_layers_of_a_cell_come_out_over_time[unrolled backwards",
+        "test_a_loop_in_every_frame",
+    ),
     "sources/keras/test_masks_on_a_path.py": (
         "test_a_mask_that_is_fed",
         "test_in_onnx[behind a layer",

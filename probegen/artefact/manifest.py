@@ -83,6 +83,8 @@ STATE, NEXT_STATE = "state/", "next_state/"
 #: Key in `detail` of what explains numbers that the model casts an input to, beside the input
 #: itself or other casts: what they are called.
 CAST_DETAIL = "cast"
+#: Key in `detail` of what the steps of a recurrent layer make, over time: the path of that layer.
+STEPS_OF_DETAIL = "steps_of"
 #: Key in `detail` of a matrix that holds the identity besides what the method has added to it.
 IDENTITY_DETAIL = "holds_identity"
 

@@ -19,6 +19,11 @@ REDUCTIONS = {"mean": "mean", "max": "maximum", "norm": "Euclidean norm"}
 class Activations(OfLayers):
     """Outputs of layers, whole or reduced.
 
+    Of a layer that the cell of a recurrent layer calls they come out over time, `[batch, time,
+    ...]`: entry t is of the step that read entry t of the input, also where the layer runs
+    backwards. Masked steps, which count for nothing, have 0. A layer that is called several times
+    in a step has a number for each call, `<path>#0` and `<path>#1`.
+
     Attributes:
         select: the layers, see Selectors in docs/USE.md.
         reduce: None, or `"mean"`, `"max"` or `"norm"` (Euclidean) over `axes`.

@@ -27,7 +27,9 @@ class InputGradient(OfInputs):
             mask, are not explained unless asked for by the input's name. `"states:lstm"` is the
             hidden state of a recurrent layer or operator after each step, `[batch, time, unit]`, by
             the output of that step and by all later ones; what follows `states:` is a glob on the
-            names that `pg.States` gives states.
+            names that `pg.States` gives states. At a layer that the cell of a recurrent layer calls
+            it is the gradient at its output in each step, `[batch, time, ...]`, by all that the
+            step and later ones make of it, 0 at masked steps.
         name: replaces the output name, `"input_gradient/<input name or layer path>"`. An input
             that is looked up in several places has an output for each, called after the
             look-up's layer, with `#k` for its call k.

@@ -116,6 +116,22 @@ def with_windows(axes: Axes, count: int) -> Axes:
     return (*axes[:1], *names, *axes[1:])
 
 
+def over_steps_axes(step: Axes, rank: int) -> Axes:
+    """Returns the axes of what a layer gives over the steps of a loop, `[batch, time, ...]`.
+
+    Args:
+        step: the axes of what it gives in one step; time there is that of something else.
+        rank: of what comes out, which has an axis more for each length around the loop.
+    """
+    count = rank - len(step) + 1  # of what stands before the axes of a step: batch and lengths
+    times = [TIME, *(["step"] if count == 3 else map(neutral, range(2, count)))]
+    own = (
+        neutral(count + i) if name == TIME or is_neutral(name) else name
+        for i, name in enumerate(step[1:])
+    )
+    return (BATCH, *times, *own)
+
+
 def attention_axes(given: Axes, keys: Sequence[int] = (), steps: int = 0) -> Axes:
     """Returns the axes of attention weights.
 

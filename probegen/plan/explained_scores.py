@@ -9,7 +9,7 @@ from probegen.errors import InstrumentError, NotDifferentiableError, SelectionEr
 from probegen.methods.base import GradientProbe
 from probegen.plan import axes
 from probegen.plan.model_view import ModelView
-from probegen.plan.plan import TargetPlan, TensorRef
+from probegen.plan.plan import TargetPlan
 from probegen.plan.selectors import select, too_many
 from probegen.plan.targets import steps_spec, target_spec
 
@@ -65,15 +65,16 @@ def _of_layer(view: ModelView, probe: GradientProbe) -> TargetPlan:
     view.check_not_random(chosen)
     if point.role == "input" or not point.shapes:
         raise SelectionError(f"{asked} takes a layer's output; {point.name!r} has none.")
-    if point.loop or (not point.probes and point.reason):
+    inside = point.loop and not view.output_ref(point).is_over_steps
+    if inside or (not point.probes and point.reason):
         # A layer is called in a loop, and before it as a trial: neither call makes a score.
-        why = f"inside loop {point.loop!r}, once a step" if point.loop else point.reason
-        whole = f" Take the loop itself, of={point.loop!r}." if point.loop else ""
+        why = f"inside loop {point.loop!r}, once a step" if inside else point.reason
+        whole = f" Take the loop itself, of={point.loop!r}." if inside else ""
         raise SelectionError(
             f"{asked}: no score can be taken from {point.name!r}: {why}.{whole} Layers whose "
             "output can be given out (pg.inspect) and that stand outside of loops can be taken."
         )
-    ref = TensorRef(point.path, point.call_index)
+    ref = view.output_ref(point)
     facts = view.tensor(ref)
     if not facts.is_float:
         raise NotDifferentiableError(

@@ -98,7 +98,7 @@ class ExplainedTensors:
                 self.check_flow(ref, end, part.name)
                 chosen = [Explained(ref, f"states/{part.name}")]
             else:
-                ref = TensorRef(part.path, part.call_index)
+                ref = self._view.gradient_ref(part)
                 self.check_flow(ref, end, part.name)
                 chosen = [Explained(ref, part.name, start=self._starts.get(ref))]
             for one in chosen:
@@ -355,7 +355,7 @@ class ExplainedTensors:
         if one.start is not None and one.start.is_lookup:
             time = axes.input_axes(names[:-1], tokens=True)
             return (*time, "feature" if one.start.counts else EMBEDDING) if rank > 1 else names
-        if one.ref.is_input or one.ref.made:
+        if one.ref.is_input or (one.ref.made and not one.ref.is_over_steps):
             return axes.input_axes(names, tokens=False)
         return axes.gradient_axes(names, self._view.is_embedding(one.ref))
 

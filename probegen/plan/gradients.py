@@ -22,7 +22,14 @@ from probegen.plan.explained_tensors import Explained, ExplainedTensors
 from probegen.plan.layer_maps import LayerMaps
 from probegen.plan.model_view import ModelView
 from probegen.plan.naming import output_name
-from probegen.plan.plan import NUDGE, GradientOutput, PaddingPlan, TargetPlan, TensorRef
+from probegen.plan.plan import (
+    NUDGE,
+    STEP_NUDGE,
+    GradientOutput,
+    PaddingPlan,
+    TargetPlan,
+    TensorRef,
+)
 from probegen.plan.points import Shape
 
 #: Rank of what has one vector a sample: counts of ids, or the look-up of a single one.
@@ -180,6 +187,7 @@ class GradientPlanner:
     ) -> dict[str, Any]:
         """Returns what the manifest says of the method, and of what tells where padding is."""
         told = probe.described(self._tensors.axes_of(one))
+        told["detail"] = {**told["detail"], **self._view.detail_of(one.ref)}
         if one.start is not None and not one.start.is_lookup and one.name not in one.inputs:
             made = " and ".join(map(repr, one.inputs)) or "an input"
             told["method"] += f"; at {one.name!r}, to which the model casts {made}"
@@ -221,18 +229,21 @@ class GradientPlanner:
 
 
 def _check_states(probe: GradientProbe, found: Sequence[Explained]) -> None:
-    """Refuses states over time to a method that looks at other values than they have.
+    """Refuses what steps of a loop make to a method that looks at other values than they have.
 
     Raises:
         InstrumentError: it is such a method; says what works.
     """
-    where = next((one.name for one in found if one.ref.made == NUDGE), None)
+    where = next((one for one in found if one.ref.made in (NUDGE, STEP_NUDGE)), None)
     as_it_is = probe.needs_gradient and probe.gradients_at() is None and probe.table() is None
     if where is not None and (isinstance(probe, ByScores) or not as_it_is):
+        of_states = where.ref.made == NUDGE
+        what = "state" if of_states else "step's output"
         raise InstrumentError(
             f"pg.{type(probe).__name__} changes what it explains, or has rules in the place of "
-            f"gradients, and each state of {where!r} is made of the one before: take "
-            "pg.InputGradient, pg.Saliency or pg.GradientXInput there."
+            f"gradients, and each {what} of {where.name!r} is made of the one before: take "
+            "pg.InputGradient, pg.Saliency or pg.GradientXInput there"
+            + ("." if of_states else ", or explain the model's inputs (leave wrt= out).")
         )
 
 

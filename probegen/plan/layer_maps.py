@@ -39,9 +39,7 @@ class LayerMaps:
         points = self._last_with_positions(probe, end) if auto else self._named(probe)
         if len(points) > 1 and probe.needs_gradient:
             # Calls that the target does not depend on have no map.
-            flowing = [
-                p for p in points if self._tensors.flows(TensorRef(p.path, p.call_index), end)
-            ]
+            flowing = [p for p in points if self._tensors.flows(self._view.gradient_ref(p), end)]
             points = flowing or points
         return [self._map(probe, target, end, p, several=len(points) > 1) for p in points]
 
@@ -80,7 +78,7 @@ class LayerMaps:
         able = [
             p
             for p in self._view.points
-            if probe.point in p.probes and not self._view.inside_attention(p)
+            if probe.point in p.probes and not p.loop and not self._view.inside_attention(p)
         ]
         every = (*roles, "recurrent")
         for least, kinds, named in ((2, every, True), (1, roles, True), (1, roles, False)):
@@ -107,7 +105,7 @@ class LayerMaps:
     def _map(
         self, probe: OfLayer, target: TargetPlan, end: Any, point: ProbePoint, several: bool
     ) -> GradientOutput:
-        ref = TensorRef(point.path, point.call_index)
+        ref = self._view.gradient_ref(point)
         if probe.needs_gradient:
             self._tensors.check_flow(ref, end, point.name)
         names = self._view.map_axes(ref)
@@ -120,7 +118,8 @@ class LayerMaps:
         left, sizes = probe.result(names, point.shapes[0], point.name)
         inputs = self._view.inputs_of(ref)
         facts = probe.described(names)
-        facts["detail"] = {"class": point.class_name, **facts["detail"]}
+        of_steps = self._view.detail_of(ref)
+        facts["detail"] = {"class": point.class_name, **facts["detail"], **of_steps}
         sized_as: TensorRef | None = None
         pairs: tuple[tuple[int, int], ...] = ()
         if probe.upsample and FRAME in names:

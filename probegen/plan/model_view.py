@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from probegen.artefact.manifest import Padding
+from probegen.artefact.manifest import STEPS_OF_DETAIL, Padding
 from probegen.artefact.texts import TextSpec
 from probegen.errors import SelectionError
 from probegen.plan.axes import Axes, attention_axes
@@ -217,6 +217,21 @@ class ModelView(abc.ABC):
         """Returns the tensor or weight of a name, where tensors have names; else None."""
         del name
         return None
+
+    def output_ref(self, point: ProbePoint, position: int = 0) -> TensorRef:
+        """Returns an output of a point as it is given out."""
+        return TensorRef(point.path, point.call_index, position)
+
+    def gradient_ref(self, point: ProbePoint) -> TensorRef:
+        """Returns what a gradient at the first output of a point is taken at."""
+        return TensorRef(point.path, point.call_index)
+
+    def detail_of(self, ref: TensorRef) -> dict[str, str]:
+        """Returns what the manifest says of a tensor: of one over the steps of a loop, which."""
+        if not ref.is_over_steps:
+            return {}
+        points = (p for p in self.points if (p.path, p.call_index) == ref.key)
+        return {STEPS_OF_DETAIL: next(points).loop}
 
     @abc.abstractmethod
     def attention(self, point: ProbePoint) -> Sequence[AttentionWeights]:

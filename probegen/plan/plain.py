@@ -34,14 +34,15 @@ def plain_outputs(view: ModelView, probe: Probe) -> list[PlainOutput]:
 def _activation(
     view: ModelView, probe: OfLayers, point: ProbePoint, position: int, several: bool
 ) -> PlainOutput:
-    ref = TensorRef(point.path, point.call_index, position)
+    ref = view.output_ref(point, position)
     facts = view.tensor(ref)
     names = axes.activation_axes(facts.axes)
     part = f":{position}" if len(point.shapes) > 1 else ""
     name = output_name(probe, point.name + part, several)
     dtype = probe.dtype or point.dtypes[position]
     made = _output(probe, point, ref, name, dtype, point.shapes[position], names)
-    return dataclasses.replace(made, windows=facts.windows)
+    told = dataclasses.replace(made.spec, detail={**made.spec.detail, **view.detail_of(ref)})
+    return dataclasses.replace(made, spec=told, windows=facts.windows)
 
 
 def _attention(probe: OfLayers, weights: AttentionWeights, several: bool) -> Iterator[PlainOutput]:

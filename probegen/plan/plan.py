@@ -48,6 +48,12 @@ ATTENTION = "attention"
 STATE = "state"
 #: What is added to such a state in each step: zeros, at which the gradient is that at the state.
 NUDGE = "nudge"
+#: What a layer gives that each step of a loop calls, over the steps.
+OVER_STEPS = "over_steps"
+#: What is added to that in each step: zeros, at which the gradient is that at the layer's output.
+STEP_NUDGE = "step_nudge"
+#: What stands in for what is explained, in a gradient -> what is explained.
+_ADDED_TO = {NUDGE: STATE, STEP_NUDGE: OVER_STEPS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +67,8 @@ class TensorRef:
         path: the layer.
         call: which of its calls.
         position: which of the inputs or outputs, or the number among what is made there.
-        made: `""`, `TWIN`, `MADE`, `WEIGHT`, `ATTENTION`, `STATE` or `NUDGE`.
+        made: `""`, `TWIN`, `MADE`, `WEIGHT`, `ATTENTION`, `STATE`, `NUDGE`, `OVER_STEPS` or
+            `STEP_NUDGE`.
         operation: of attention weights that a layer makes inside its call, what operation makes
             them; `position` is the number among its kind there. Of states and nudges, what they
             are called behind the layer's path: `""`, `":1"`, `"/forget_gate"`.
@@ -95,6 +102,16 @@ class TensorRef:
     def is_of_states(self) -> bool:
         """Whether it is a state over time, or what is added to one."""
         return self.made in (STATE, NUDGE)
+
+    @property
+    def is_over_steps(self) -> bool:
+        """Whether it is what a layer gives in each step of a loop, or what is added to that."""
+        return self.made in (OVER_STEPS, STEP_NUDGE)
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether it is made beside the way to the outputs."""
+        return self.made in (STATE, OVER_STEPS)
 
     @property
     def slot(self) -> Slot:
@@ -244,9 +261,10 @@ class GradientOutput:
 
     @property
     def value(self) -> TensorRef:
-        """The tensor that is explained: of what is added to a state, the state if it is asked."""
-        state = self.ref.made == NUDGE and not self.probe.gives_gradient
-        return dataclasses.replace(self.ref, made=STATE) if state else self.ref
+        """The tensor that is explained: of what is added to one, that one if it is asked."""
+        if self.ref.made not in _ADDED_TO or self.probe.gives_gradient:
+            return self.ref
+        return dataclasses.replace(self.ref, made=_ADDED_TO[self.ref.made])
 
     @property
     def classes_at(self) -> int:

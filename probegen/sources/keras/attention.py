@@ -19,8 +19,8 @@ from probegen.errors import InstrumentError, SpecError
 from probegen.plan.plan import ATTENTION, CallKey, TensorRef
 from probegen.plan.positions import Positions
 from probegen.sources.keras.attention_in_loops import Looped
-from probegen.sources.keras.capture import LayerCall, as_fed
 from probegen.sources.keras.inner_tensors import number_in_call
+from probegen.sources.keras.layer_calls import LayerCall, as_fed
 from probegen.sources.keras.positions import follow_graph
 from probegen.sources.keras.roles import role_of
 from probegen.sources.keras.softmaxes import key_axes
@@ -208,7 +208,9 @@ def _of_unrolled(graph: Any, call: LayerCall | None, found: list[Weights]) -> li
     with graph.as_default():
         stacked = [tf.stack([w.tensor for w in found[i::count]], 1) for i in range(count)]
         return [
-            Weights(as_fed(call, tensor), tuple(k + 1 for k in found[i].keys), 1)
+            Weights(
+                as_fed(call.layer, call.mask, time, tensor), tuple(k + 1 for k in found[i].keys), 1
+            )
             for i, tensor in enumerate(stacked)
         ]
 

@@ -25,10 +25,13 @@ from tensorflow.python.ops import while_v2
 from probegen.errors import InstrumentError
 from probegen.plan.plan import CallKey
 from probegen.sources.keras import control_flow, exact_slopes, open_sizes
-from probegen.sources.keras.attention_in_loops import Looped, write_loop
+from probegen.sources.keras.attention_in_loops import Looped, weights_in
+from probegen.sources.keras.gathering import write_gathering, write_on_trial
+from probegen.sources.keras.layer_calls import LayerCall, OverSteps
+from probegen.sources.keras.layers_in_loops import StepCalls, in_order
 from probegen.sources.keras.logits import pre_activation
 from probegen.sources.keras.look_ups import look_up
-from probegen.sources.keras.nudges import Nudges, make_nudges
+from probegen.sources.keras.nudges import Nudges, make_nudges, zeros_over_time
 from probegen.sources.keras.patching import Patch, Patches, set_to
 from probegen.sources.keras.randomness import mark_seed
 from probegen.sources.keras.recurrence import HiddenStates, InnerLoop, Recurrence, write_states
@@ -39,43 +42,8 @@ from probegen.stages import within_layer
 Replacements = Mapping[CallKey, Mapping[int, Callable[[Any], Any]]]
 
 
-@dataclasses.dataclass
-class LayerCall:
-    """One call of one layer that was watched.
-
-    Attributes:
-        layer: the layer.
-        path: its path in the model.
-        index: which call of this layer it is.
-        first_op: number of operations in the graph before the call.
-        last_op: number of operations in the graph after it.
-        inputs: the tensors it was given, flat.
-        outputs: the flat tensors it returned.
-        step_of: path of the recurrent layer of which this call is one step, or `""`.
-        folds: the lengths that are folded into the batch axis inside the call.
-        in_steps: whether the outputs have an axis of their own for each of them.
-        recurrences: the loops of recurrent layers that ran in it, and in no call inside it.
-        given_state: whether the caller said which state a recurrent layer starts from.
-        masks: masks that it was given, each with the tensors that it masks.
-        layer_is_around: False where this stands for operations that no layer is around.
-        mask: of a recurrent layer, which of its steps count, `[batch, time]`; None for all.
-    """
-
-    layer: Any
-    path: str
-    index: int
-    first_op: int
-    last_op: int = 0
-    inputs: list[Any] = dataclasses.field(default_factory=list)
-    outputs: list[Any] = dataclasses.field(default_factory=list)
-    step_of: str = ""
-    folds: tuple[Fold, ...] = ()
-    in_steps: bool = False
-    recurrences: list[Recurrence] = dataclasses.field(default_factory=list)
-    given_state: bool = False
-    masks: list[tuple[Any, list[Any]]] = dataclasses.field(default_factory=list)
-    layer_is_around: bool = True
-    mask: Any = None
+#: Calls of each layer so far, the numbers that these have, and the calls that each caller made.
+_Numbers = tuple[dict[int, int], dict[int, set[int]], dict[tuple[int, int], int]]
 
 
 class Watcher:
@@ -85,6 +53,7 @@ class Watcher:
         calls: what was recorded.
         operations: calls of operations of Keras that are no layers.
         looped: attention weights of each step of loops.
+        over_steps: what layers that each step of a loop calls give, over time.
         loops: where the operations of loops stand in the graph, those of loops inside included.
         in_loop: whether a loop is being written into the graph.
         refusal: the error of ours that ended the call, if one did: Keras words it anew.
@@ -101,6 +70,8 @@ class Watcher:
         gathers: bool = True,
         nudged: Mapping[CallKey, Mapping[str, Callable[[Any], Any]]] | None = None,
         add_nudge: Callable[[Any, Any], Any] = tf.add,
+        over_steps: Collection[CallKey] | None = None,
+        nudged_steps: Mapping[CallKey, Callable[[Any], Any]] | None = None,
     ) -> None:
         """Prepares for one call of `model`.
 
@@ -114,10 +85,15 @@ class Watcher:
             gathers: whether attention weights of the steps of loops are gathered.
             nudged: the calls to whose hidden states something is added; see `make_nudges`.
             add_nudge: adds it.
+            over_steps: the calls of layers in the steps of loops that are gathered; None for all.
+            nudged_steps: those to whose outputs something is added in each step, and what makes
+                what stands in for that.
         """
         self.calls: list[LayerCall] = []
         self.operations: list[LayerCall] = []
         self.looped: list[Looped] = []
+        self.over_steps: dict[CallKey, OverSteps] = {}
+        self.step_nudges: dict[CallKey, Any] = {}
         self.loops: list[range] = []
         self.in_loop = False
         self.refusal: InstrumentError | None = None
@@ -131,6 +107,15 @@ class Watcher:
         self._nudged = nudged or {}
         self._add_nudge = add_nudge
         self._nudges: Nudges | None = None
+        self._wanted_steps = over_steps
+        self._nudged_steps = nudged_steps or {}
+        self._steps_of: StepCalls | None = None  # of the loop that is being written
+        self._numbers_before: _Numbers = ({}, {}, {})  # the recurrent layer that is under way
+        self._recurrent_calls = 0
+        self._recurrence: Recurrence | None = None  # that is being written
+        self._depth = 0  # how many layer calls are around it
+        self._on_trial = False
+        self._inner_loops = 0
         self._masks: dict[int, Any] = {}  # marked ones by id
         self._folds: tuple[Fold, ...] = ()
         self._graph = tf.compat.v1.get_default_graph()
@@ -178,7 +163,7 @@ class Watcher:
             self._mark_masks(outputs)
         key = (call.path, call.index)
         replaced = self._replaced.get(key, {})
-        if call.folds and (self._probed is None or key in self._probed):
+        if call.folds and not call.in_loop and (self._probed is None or key in self._probed):
             return self._in_steps(call, outputs, replaced)
         if replaced:
             outputs = _replace(outputs, replaced)
@@ -235,7 +220,12 @@ class Watcher:
         """Notes what a loop over time is given; it is that of Keras, or what stands in for it."""
 
         if self._looping is not None or not self._stack:  # LSTM's own calls that of RNN
-            return self._run(original, layer, sequences, *args, **kwargs)[0]
+            inner = self._looping not in (None, layer) and not layer.unroll
+            self._inner_loops += inner
+            try:
+                return self._run(original, layer, sequences, *args, **kwargs)[0]
+            finally:
+                self._inner_loops -= inner
         given = dict(zip(("initial_state", "mask", "training"), args, strict=False)) | kwargs
         state = given["initial_state"]
         if tf.executing_eagerly():  # states of stateful layers are variables, which calls move
@@ -255,7 +245,8 @@ class Watcher:
             found.nudges = self._nudges.over_time
         self._looping = layer
         try:
-            with self._writing_loop():
+            self._add_to_steps(found)
+            with self._writing_loop(), self._writing_steps(found):
                 result, hidden_states = self._run(original, layer, sequences, *args, **kwargs)
         finally:
             self._looping = self._nudges = None
@@ -268,6 +259,32 @@ class Watcher:
         same = next((one for one in known if one.path == found.path), None)
         (known if same is None else same.beside).append(found)
         return result
+
+    def _add_to_steps(self, loop: Recurrence) -> None:
+        """Lets something be added to the outputs of layers in the steps of a loop, if it is asked.
+
+        A step is written on trial for it, which tells the layers and the sizes of their outputs.
+        """
+        if not self._nudged_steps or tf.executing_eagerly():
+            return
+        start, self._recurrence = len(self.calls), loop
+        self._set_numbers(self._numbers_before)
+        self._on_trial = True
+        try:
+            with self._uncounted(), self._writing_loop():
+                loop.output_and_states(loop.sequences[:, 0], loop.nest(loop.flat_states))
+        finally:
+            self._recurrence, self._on_trial = None, False
+        called: dict[int, int] = {}
+        for call in self.calls[start:]:
+            number = called.get(id(call.layer), 0)
+            called[id(call.layer)] = number + 1
+            stand_in = self._nudged_steps.get((call.path, call.index))
+            if stand_in is not None:
+                self._nudges = self._nudges or make_nudges(loop, {}, self._add_nudge)
+                over_time, rows = zeros_over_time(loop, call.outputs[0], stand_in)
+                self._nudges.layers[id(call.layer), number] = rows
+                self.step_nudges[call.path, call.index] = over_time
 
     def _run(
         self, original: Any, layer: Any, *args: Any, **kwargs: Any
@@ -295,15 +312,71 @@ class Watcher:
     def gather(self, original: Any, cond: Any, body: Any, loop_vars: Any, /, **options: Any) -> Any:
         """Stands in for `while_v2.while_loop`, to gather the attention weights of each step."""
         # Loops inside of loops, and those of gradients, are left alone.
-        if not self._gathers or tf.compat.v1.get_default_graph() is not self._graph:
+        if tf.compat.v1.get_default_graph() is not self._graph:
             with self._writing_loop():
                 return original(cond, body, loop_vars, **options)
-        position = _operations()
+        position, steps = _operations(), self._steps_of
+        in_trial = steps is not None and len(self._stack) > self._depth
+        if self._on_trial or in_trial:  # a loop within a step
+            return original(cond, body, loop_vars, **options)
+        if steps is not None:
+            self._set_numbers(self._numbers_before)  # the first step was written on trial
+            self._steps_of = None
+            body = steps.noting(body)
         with self._writing_loop():
-            found, weights = write_loop(original, cond, body, loop_vars, position, **options)
-            call = self._stack[-1] if self._stack else None
-            self.looped += [dataclasses.replace(w, tensor=as_fed(call, w.tensor)) for w in weights]
+            weights, taken = [], []
+            if self._gathers or (steps is not None and steps.wants_some):
+                with self._uncounted():
+                    trial = write_on_trial(original, cond, body, loop_vars, options)
+                weights = weights_in(trial) if self._gathers else []
+                taken = steps.take() if steps is not None and trial is not None else []
+            given = [*(w.taken for w in weights), *taken]
+            found, stacks = write_gathering(
+                original, self._not_counting(cond), body, loop_vars, given, **options
+            )
+            looped = zip(weights, stacks, strict=False)
+            self.looped += [self._in_order(w.gathered(position, s)) for w, s in looped]
+            if steps is not None:
+                self._note_steps(steps.over_steps(stacks[len(weights) :], position))
         return found
+
+    def _in_order(self, weights: Looped) -> Looped:
+        """Returns weights of the steps of a recurrent layer in the order in which these are fed."""
+        if self._recurrence is None:
+            return weights
+        return dataclasses.replace(weights, tensor=in_order(self._recurrence, weights.tensor))
+
+    def _note_steps(self, calls: Sequence[OverSteps]) -> None:
+        for over in calls:
+            self.over_steps[over.call.path, over.call.index] = over
+
+    @contextlib.contextmanager
+    def _writing_steps(self, loop: Recurrence) -> Iterator[None]:
+        """Notes the layer calls of each step of a recurrent layer's loop.
+
+        Keras writes a first step on trial, and then the loop; or all steps one behind the other.
+        Calls are numbered as those of one step.
+        """
+        here = tf.compat.v1.get_default_graph() is self._graph
+        if tf.executing_eagerly() or not here or not isinstance(loop.cell, keras.Layer):
+            yield
+            return
+        steps = StepCalls(self._stack[-1], loop, self.calls, self._wanted_steps)
+        start = len(self.calls)
+        self._set_numbers(self._numbers_before)
+        self._steps_of = steps
+        self._recurrence, self._depth = loop, len(self._stack)
+        try:
+            yield
+        finally:
+            unrolled, self._steps_of, self._recurrence = self._steps_of, None, None
+        if unrolled is None:
+            return
+        found = unrolled.unrolled(self.calls[start:])
+        self._set_numbers(self._numbers_before)
+        for over in found:
+            self._count(over.step)
+        self._note_steps(found)
 
     @contextlib.contextmanager
     def _writing_loop(self) -> Iterator[None]:
@@ -324,7 +397,14 @@ class Watcher:
         if self._stack and self._stack[-1].layer is layer:
             masks = [m for m in keras.tree.flatten(bound.arguments.get("mask")) if m is not None]
             self._stack[-1].mask = masks[0] if masks else None
-        return original(layer, *args, **kwargs)
+        # For masks of dropout Keras calls stacked cells once before the loop.
+        before, self._numbers_before = self._numbers_before, self._numbers()
+        self._recurrent_calls += 1
+        try:
+            return original(layer, *args, **kwargs)
+        finally:
+            self._recurrent_calls -= 1
+            self._numbers_before = before
 
     def over_time(
         self, original: Any, layer: Any, inputs: Any, training: Any = None, mask: Any = None
@@ -377,6 +457,9 @@ class Watcher:
             layer, path, index, first_op=_operations(), inputs=tensors, folds=self._folds
         )
         call.step_of = self._steps.get(id(layer), "")
+        call.in_loop = self.in_loop or self._recurrent_calls > 0
+        call.in_inner_loop = self._inner_loops > 0
+        call.is_cell = self._is_cell(layer)
         call.masks = _masks_given(args, kwargs)
         call.given_state = kwargs.get("initial_state") is not None or (
             isinstance(layer, keras.layers.RNN) and len(args) > 1 and args[1] is not None
@@ -385,8 +468,52 @@ class Watcher:
         for outer in self._stack:
             if isinstance(outer.layer, keras.layers.RNN):
                 call.step_of = outer.path
+        if not call.in_loop:  # a cell that the model calls itself
+            call.step_of = ""
         self.calls.append(call)
         return call
+
+    def _is_cell(self, layer: Any) -> bool:
+        """Tells whether the loop that is being written runs a layer as a cell."""
+        if self._recurrence is None:
+            return False
+        caller = self._stack[-1] if self._stack else None
+        stacked = isinstance(getattr(caller, "layer", None), keras.layers.StackedRNNCells)
+        in_stack = caller is not None and caller.is_cell and stacked
+        return layer is self._recurrence.cell or in_stack
+
+    def _numbers(self) -> _Numbers:
+        """Returns how many calls of each layer were numbered so far."""
+        taken = {layer: set(numbers) for layer, numbers in self._taken.items()}
+        return dict(self._counts), taken, dict(self._by_caller)
+
+    def _set_numbers(self, numbers: _Numbers) -> None:
+        """Lets calls be numbered as from an earlier time on."""
+        counts, taken, by_caller = numbers
+        self._counts, self._by_caller = dict(counts), dict(by_caller)
+        self._taken = {layer: set(known) for layer, known in taken.items()}
+
+    @contextlib.contextmanager
+    def _uncounted(self) -> Iterator[None]:
+        """Lets calls inside have the numbers of the next ones: what is written on trial."""
+        before = self._numbers()
+        try:
+            yield
+        finally:
+            self._set_numbers(before)
+
+    def _not_counting(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def uncounted(*values: Any) -> Any:
+            with self._uncounted():
+                return function(*values)
+
+        return uncounted
+
+    def _count(self, call: LayerCall) -> None:
+        """Counts a call under the number that it has."""
+        layer = id(call.layer)
+        self._counts[layer] = self._counts.get(layer, 0) + 1
+        self._taken.setdefault(layer, set()).add(call.index)
 
     def _number(self, layer: Any) -> int:
         """Returns which call of a layer this is: in the order in which a graph was written.
@@ -563,30 +690,6 @@ _PATCHES: tuple[Patch, ...] = (
         for (cls, name), stand_in in _STAND_INS.items()
     ),
 )
-
-
-def as_fed(call: LayerCall | None, weights: Any) -> Any:
-    """Returns weights over the steps of a recurrent layer in the order in which these are fed.
-
-    What a step makes that is masked is not used; its weights are 0.
-
-    Args:
-        call: what runs the loop.
-        weights: `[batch, time, ...]`, in the order in which the steps are done.
-    """
-    if call is None or not isinstance(call.layer, keras.layers.RNN):
-        return weights
-    if call.layer.go_backwards:
-        weights = tf.reverse(weights, [1])
-    time = next((t.shape[1] for t in call.inputs[:1] if t.shape.rank), None)
-    weights.set_shape([None, time, *[None] * (weights.shape.rank - 2)])
-    if call.mask is None:
-        return weights
-    shape = weights.shape
-    kept = tf.reshape(call.mask, [*keras.ops.shape(call.mask), *[1] * (shape.rank - 2)])
-    weights = weights * tf.cast(kept, weights.dtype)
-    weights.set_shape(shape)
-    return weights
 
 
 def _replace(outputs: Any, replaced: Mapping[int, Callable[[Any], Any]]) -> Any:

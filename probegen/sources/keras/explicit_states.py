@@ -18,8 +18,9 @@ from probegen.artefact.manifest import NEXT_STATE, STATE
 from probegen.errors import ExportError
 from probegen.plan.axes import BATCH, Axes
 from probegen.plan.points import ProbePoint
-from probegen.sources.keras.capture import LayerCall, feeding_states
+from probegen.sources.keras.capture import feeding_states
 from probegen.sources.keras.keras_model import KerasModel
+from probegen.sources.keras.layer_calls import LayerCall
 from probegen.sources.keras.points import recurrences_at
 from probegen.sources.keras.recurrence import Recurrence, forms
 from probegen.sources.keras.view import KerasView

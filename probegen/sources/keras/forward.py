@@ -13,7 +13,9 @@ import tensorflow as tf
 from probegen.errors import InstrumentError
 from probegen.plan.plan import (
     NUDGE,
+    OVER_STEPS,
     STATE,
+    STEP_NUDGE,
     CallKey,
     PlainOutput,
     Plan,
@@ -24,11 +26,12 @@ from probegen.plan.plan import (
 )
 from probegen.sources.keras.array_operations import TensorFlowOperations
 from probegen.sources.keras.attention import Attention, attention_of
-from probegen.sources.keras.capture import LayerCall, Watcher
+from probegen.sources.keras.capture import Watcher
 from probegen.sources.keras.first_floats import FirstFloats
 from probegen.sources.keras.held_masks import mark_mask
 from probegen.sources.keras.inner_tensors import InnerTensors
 from probegen.sources.keras.keras_model import KerasModel
+from probegen.sources.keras.layer_calls import LayerCall
 from probegen.sources.keras.recurrence import InnerLoop, over_time
 from probegen.sources.keras.rounding_noise import RoundingNoise
 from probegen.sources.keras.targets import callable_value, score
@@ -47,7 +50,8 @@ class Forward:
         before: how many operations the graph had before.
         made: the tensors made from whole numbers of inputs that the plan takes gradients at.
         inner: what stands in for attention weights.
-        states: of states over time that are explained, what stands in for each.
+        states: of states over time, and outputs of layers over the steps of a loop, that are
+            explained, what stands in for each.
         own_nest: returns these as the model nests them.
         noise: what the first floating tensors were moved by.
     """
@@ -59,7 +63,7 @@ class Forward:
     before: int = 0
     made: Mapping[Slot, Any] = dataclasses.field(default_factory=dict)
     inner: Mapping[TensorRef, Any] = dataclasses.field(default_factory=dict)
-    states: Mapping[TensorRef, Any] = dataclasses.field(default_factory=dict)
+    states: dict[TensorRef, Any] = dataclasses.field(default_factory=dict)
     own_nest: Callable[[Any], Any] = lambda nest: nest
     noise: RoundingNoise | None = None
 
@@ -70,8 +74,9 @@ class Forward:
 
     @functools.cached_property
     def by_key(self) -> dict[CallKey, LayerCall]:
-        """The layer calls by path and index."""
-        return {(c.path, c.index): c for c in self.calls}
+        """The layer calls by path and index; those in the steps of loops over these."""
+        own = {(c.path, c.index): c for c in self.calls if not c.in_loop}
+        return {**own, **{key: over.call for key, over in self.watched.over_steps.items()}}
 
     @functools.cached_property
     def attention(self) -> Attention:
@@ -92,10 +97,8 @@ class Forward:
         if ref.is_attention:
             found = self.inner.get(ref)
             return self.attention.at(ref) if found is None else found
-        if ref.made == NUDGE:
-            return self.by_key[ref.key].recurrences[ref.position].nudges[ref.operation]
-        if ref.made == STATE:
-            return self.states[ref]
+        if ref.is_of_states or ref.is_over_steps:
+            return self._of_steps(ref)
         if ref.made:
             if ref.slot not in self.made:
                 raise InstrumentError(
@@ -107,6 +110,16 @@ class Forward:
         if ref.path is None:
             return self.inputs[ref.position]
         return self.by_key[ref.key].outputs[ref.position]
+
+    def _of_steps(self, ref: TensorRef) -> Any:
+        """Returns what the steps of a loop make, or what is added to that."""
+        if ref.made == NUDGE:
+            return self.by_key[ref.key].recurrences[ref.position].nudges[ref.operation]
+        if ref.made == STEP_NUDGE:
+            return self.watched.step_nudges[ref.key]
+        if ref.made == OVER_STEPS and ref not in self.states:
+            return self.by_key[ref.key].outputs[ref.position]
+        return self.states[ref]
 
     def state(self, ref: TensorRef) -> Any:
         """Returns a state over time that was written."""
@@ -162,9 +175,12 @@ def run_forward(
     probed = {o.ref.key for o in plan.plain}
     probed |= {ref.key for ref in plan.refs}
     probed |= {g.target.ref.key for g in plan.groups if g.target.ref is not None}
+    refs = [*plan.refs, *(o.ref for o in plan.plain), *(g.target.ref for g in plan.groups)]
+    over_steps = {ref.key for ref in refs if ref is not None and ref.made == OVER_STEPS}
     given = dict(stand_ins or {})
     apart = [ref for ref in plan.refs if ref.made and not ref.is_attention]
-    wanted = [ref for ref in apart if not ref.is_of_states]
+    wanted = [ref for ref in apart if not ref.is_of_states and not ref.is_over_steps]
+    of_steps = [ref for ref in apart if ref.is_over_steps and (with_states or ref in given)]
     of_states = [ref for ref in apart if ref.is_of_states and with_states]
     first_floats = None
     if wanted or noise is not None:
@@ -175,7 +191,7 @@ def run_forward(
     replaced: dict[CallKey, dict[int, Callable[[Any], Any]]] = {}
     inside: dict[TensorRef, Callable[[Any], Any]] = {}
     for ref, stand_in in given.items():
-        if ref.is_of_states:
+        if ref.is_of_states or ref.is_over_steps:
             continue
         seen = functools.partial(_touched, first_floats, stand_in)
         if ref.is_attention:
@@ -208,6 +224,10 @@ def run_forward(
         gathers=any(o.probe.of_weights for o in plan.plain),
         nudged=nudged,
         add_nudge=add_nudge,
+        over_steps=over_steps,
+        nudged_steps={
+            ref.key: given.get(ref, tf.identity) for ref in of_steps if ref.made == STEP_NUDGE
+        },
     )
     found = first_floats.tensors if first_floats else {}
     operations = graph.get_operations()[before:]
@@ -217,6 +237,9 @@ def run_forward(
     run.states = {
         ref: given.get(ref, tf.identity)(run.state(ref)) for ref in of_states if ref.made == STATE
     }
+    for ref in of_steps:
+        if ref.made == OVER_STEPS:
+            run.states[ref] = given.get(ref, tf.identity)(run.tensor(ref))
     return run
 
 

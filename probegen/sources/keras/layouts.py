@@ -28,7 +28,7 @@ from probegen.plan.axes import (
     is_neutral,
     look_up_axes,
 )
-from probegen.sources.keras.capture import LayerCall
+from probegen.sources.keras.layer_calls import LayerCall
 from probegen.sources.keras.links import BROADCASTS, Link, Pairs, links
 from probegen.sources.keras.logits import PASSES_THROUGH
 from probegen.sources.keras.roles import role_of

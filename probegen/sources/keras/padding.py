@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from probegen.artefact.manifest import Padding
 from probegen.plan.padding import JOIN, SELECT, Fed, Operand, PaddingFinder, Step
-from probegen.sources.keras.capture import LayerCall
+from probegen.sources.keras.layer_calls import LayerCall
 
 #: Operations that bring the numbers of their first operand into another shape, copy them, or tell
 #: of several whether one is not 0.

@@ -9,11 +9,17 @@ import keras
 
 from probegen.plan import axes
 from probegen.plan.points import ProbePoint, ProbePoints, not_itself
-from probegen.sources.keras.capture import LayerCall
+from probegen.sources.keras.layer_calls import LayerCall, OverSteps
 from probegen.sources.keras.logits import pre_activation
+from probegen.sources.keras.positions import follow_graph
 from probegen.sources.keras.recurrence import Recurrence
 from probegen.sources.keras.roles import role_of
-from probegen.sources.keras.trace import Trace, reached_by_gradient
+from probegen.sources.keras.trace import (
+    Trace,
+    influenced_by,
+    joins_with_first,
+    reached_by_gradient,
+)
 
 
 def probe_points(trace: Trace) -> ProbePoints:
@@ -23,22 +29,26 @@ def probe_points(trace: Trace) -> ProbePoints:
     ends = [*trace.outputs, *(s for s in scores if s is not None)]
     reached = reached_by_gradient(trace, ends)
     outputs = {id(t) for t in trace.outputs}
+    over_steps = list(trace.watched.over_steps.values())
+    given_out = [over.call for over in over_steps if over.call.outputs]
     counts: dict[str, int] = {}
-    for call in trace.calls:
+    for call in [*(call for call in trace.calls if not call.in_loop), *given_out]:
         counts[call.path] = counts.get(call.path, 0) + 1
     points = _input_points(trace, reached)
     steps: set[str] = set()
     for call in _with_those_between(trace):
         if not call.layer_is_around:
             points.append(_between_layers(trace, call, outputs))
-            continue
-        if call.step_of:
-            # How often a recurrent layer traces its step is Keras's own affair.
-            if call.path in steps:
-                continue
+        elif not call.in_loop:
+            points.append(_point(trace, call, counts[call.path], reached, outputs))
+        elif call.path not in steps:  # how often a loop's step is traced is Keras's own affair
             steps.add(call.path)
-            counts[call.path] = 1
-        points.append(_point(trace, call, counts[call.path], reached, outputs))
+            inside = [over for over in over_steps if over.call.path == call.path]
+            leaving = [over for over in inside if over.call.outputs]
+            points += [_point_over_steps(trace, o, counts[call.path], reached) for o in leaving]
+            if not leaving:
+                reason = next((over.reason for over in inside), _why_inside(trace, call))
+                points.append(_point_inside(call, counts.get(call.path, 1), reason))
     return ProbePoints(_calls_in_order(points), model.name)
 
 
@@ -87,6 +97,84 @@ def _input_points(trace: Trace, reached: set[int]) -> list[ProbePoint]:
     ]
 
 
+def _point_over_steps(trace: Trace, over: OverSteps, calls: int, reached: set[int]) -> ProbePoint:
+    """Returns the point of a layer that a recurrent layer's loop calls in each of its steps."""
+    call, whole = over.call, over.loop.path
+    first, probes = call.outputs[0], ["activation"]
+    reason = f"inside the steps of {whole!r}, over time"
+    windows = _beside_batch(over)
+    if windows:
+        probes = []
+        reason = f"inside the steps of {whole!r}, which join samples with others along an axis"
+    elif over.step.is_cell:
+        reason += f"; a gradient is taken at its states (wrt='states:{whole}')"
+    elif not _is_float(first) or not _goes_on(trace, over, reached):
+        reason += "; no gradient reaches it"
+    else:
+        probes += ["gradient", *(["grad_cam"] if _is_map(trace, first) else [])]
+    return ProbePoint(
+        path=call.path,
+        class_name=type(call.layer).__name__,
+        roles=(role_of(call.layer),),
+        shapes=tuple(_shape(t) for t in call.outputs),
+        dtypes=tuple(t.dtype.name for t in call.outputs),
+        call_index=call.index,
+        calls=calls,
+        probes=tuple(probes),
+        reason=reason,
+        loop=whole,
+        layer=call.layer,
+    )
+
+
+def _goes_on(trace: Trace, over: OverSteps, reached: set[int]) -> bool:
+    """Tells whether a gradient flows back to the first output of a layer in the steps of a loop."""
+    step = over.step.outputs[0]
+    if step.graph is trace.graph:  # a loop that is written one step behind the other
+        return id(step) in reached
+    if not any(id(tensor) in reached for tensor in over.around.outputs):
+        return False
+    behind = influenced_by(step, step.graph, differentiably=True)
+    return any(id(tensor) in behind for tensor in over.leaving)
+
+
+def _beside_batch(over: OverSteps) -> tuple[int, ...]:
+    """Returns the sizes of what a layer's output joins with the samples in each step, if any."""
+    graph = over.step.outputs[0].graph
+    rows = [(t, 0, None) for t in over.cell_inputs if t.graph is graph and t.shape.rank]
+    if not any(map(joins_with_first, graph.get_operations())):
+        return ()
+    positions = follow_graph(graph, rows, {}, told_sizes=True)
+    each = (positions.beside_batch(id(t)) for t in over.step.outputs if t.shape[0] is None)
+    return next((tuple(sizes) for sizes in each if sizes), ())
+
+
+def _point_inside(call: LayerCall, calls: int, reason: str) -> ProbePoint:
+    """Returns the point of a layer whose values do not leave the loop that they are made in."""
+    tensors = [t for t in call.outputs if hasattr(t, "shape")]
+    return ProbePoint(
+        path=call.path,
+        class_name=type(call.layer).__name__,
+        roles=(role_of(call.layer),),
+        shapes=tuple(_shape(t) for t in tensors),
+        dtypes=tuple(t.dtype.name for t in tensors),
+        call_index=call.index,
+        calls=calls,
+        reason=reason,
+        layer=call.layer,
+    )
+
+
+def _why_inside(trace: Trace, call: LayerCall) -> str:
+    """Says why what a layer gives inside a loop or branch cannot be probed, and what can."""
+    if call.step_of:
+        whole = call.step_of
+        return f"one step of {whole}; probe that layer, or its states (wrt='states:{whole}')"
+    reason = "runs inside a loop or branch: its values do not leave it"
+    around = _around(trace, call)
+    return f"{reason}; probe {around!r}, which holds it" if around else reason
+
+
 def _point(
     trace: Trace, call: LayerCall, calls: int, reached: set[int], outputs: set[int]
 ) -> ProbePoint:
@@ -117,7 +205,7 @@ def _probes(
     trace: Trace, call: LayerCall, tensors: Sequence[Any], reached: set[int], weighs: bool
 ) -> tuple[list[str], str]:
     """Returns what a layer call can be probed for, and why not for more."""
-    visible = bool(tensors) and not call.step_of and all(trace.visible(t) for t in tensors)
+    visible = bool(tensors) and all(trace.visible(t) for t in tensors)
     probes: list[str] = []
     reason = ""
     draw = next((trace.random[id(t)] for t in tensors if id(t) in trace.random), None)
@@ -141,19 +229,15 @@ def _probes(
             probes.append("attention")
         if recurrences_at(trace, call):
             probes.append("states")
-    elif call.step_of:
-        whole = call.step_of
-        reason = f"one step of {whole}; probe that layer, or its states (wrt='states:{whole}')"
     else:
-        reason = "runs inside a loop or branch: its values do not leave it"
-        around = _around(trace, call)
-        reason += f"; probe {around!r}, which holds it" if around else ""
+        reason = _why_inside(trace, call)
     return probes, reason
 
 
 def _around(trace: Trace, call: LayerCall) -> str:
     """Returns the path of the innermost layer around a call whose values can be seen."""
-    seen = {c.path for c in trace.calls if c.outputs and all(map(trace.visible, c.outputs))}
+    calls = [c for c in trace.calls if not c.in_loop]
+    seen = {c.path for c in calls if c.outputs and all(map(trace.visible, c.outputs))}
     path = call.path
     while "/" in path:
         path = path.rpartition("/")[0]

@@ -21,7 +21,7 @@ from probegen.artefact.manifest import GROUPS_INPUT, PRECISIONS, REGION_INPUT, T
 from probegen.errors import SourceError, VerificationError
 from probegen.methods.base import resized
 from probegen.methods.numpy_operations import NumpyOperations
-from probegen.plan.plan import GradientGroup, GradientOutput, Plan, TensorRef
+from probegen.plan.plan import CallKey, GradientGroup, GradientOutput, Plan, TensorRef
 from probegen.plan.raw_gradients import with_raw_gradients, without_scores
 from probegen.sources.base import DirectReference, Noise
 from probegen.sources.changed_scores import (
@@ -37,11 +37,12 @@ from probegen.sources.keras.first_floats import BLENDING
 from probegen.sources.keras.forward import run_forward
 from probegen.sources.keras.in_double import in_double, rounding_in_double, with_coarse_sigmoids
 from probegen.sources.keras.keras_model import KerasModel
+from probegen.sources.keras.layer_calls import OverSteps
 from probegen.sources.keras.moved_scores import KerasMovedScores
 from probegen.sources.keras.precision import FINE, current
 from probegen.sources.keras.requests import request_specs
 from probegen.sources.keras.rounding_noise import RoundingNoise, coarser_types
-from probegen.sources.keras.stepwise import states_by_steps
+from probegen.sources.keras.stepwise import outputs_by_steps, states_by_steps
 from probegen.sources.keras.tape import explain_run, refuse_tables
 from probegen.sources.keras.traced_once import trace_once
 from probegen.sources.keras.unchanged import states_of, unchanged
@@ -239,8 +240,9 @@ class KerasReference(DirectReference):
 
     def _states_over_time(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Returns the states that recurrent layers keep, by calling their cells step by step."""
+        of_steps = [o for o in self.plan.plain if o.ref.is_over_steps]
         outputs = [o for o in self.plan.plain if o.probe.of_states]
-        if not outputs:
+        if not outputs and not of_steps:
             return {}
         with unchanged(self._source.model):
             by_path: dict[str, list[Any]] = {}
@@ -248,18 +250,44 @@ class KerasReference(DirectReference):
                 by_path.setdefault(call.path, []).append(call)
             found = {}
             for o in outputs:
-                path, index = o.ref.key
-                # Keras runs calls in an order of its own; they are numbered as they were written.
-                calls = sorted(by_path[path], key=lambda call: call.index)
-                # A layer around may make several calls of each that the plan knows: one a step.
-                each = len(calls) // self._count_of_calls(path)
-                loops = [
-                    c.recurrences[o.ref.position] for c in calls[index * each : (index + 1) * each]
-                ]
-                runs = [run for loop in loops for run in (loop, *loop.beside)]
+                runs = self._runs(by_path, o.ref.key, o.ref.position)
                 made = states_by_steps(runs, o.ref.operation, len(o.axes))
                 found[o.spec.name] = made.astype(o.spec.dtype)
+            for o in of_steps:
+                over, number, of_step = self._place_over_steps(o.ref.key)
+                runs = self._runs(by_path, (over.around.path, over.around.index), number)
+                layer = over.call.layer
+                made = outputs_by_steps(runs, layer, of_step, o.ref.position, len(o.axes))
+                payload = o.probe.payload(NumpyOperations(), made, o.axes)
+                found[o.spec.name] = np.asarray(payload).astype(o.spec.dtype)
         return found
+
+    def _runs(self, by_path: Mapping[str, list[Any]], key: CallKey, number: int) -> list[Any]:
+        """Returns the runs of a loop of the layer call that a plan knows.
+
+        Args:
+            by_path: the calls of each layer.
+            key: the layer call.
+            number: which of the loops in it.
+        """
+        path, index = key
+        # Keras runs calls in an order of its own; they are numbered as they were written.
+        calls = sorted(by_path[path], key=lambda call: call.index)
+        # A layer around may make several calls of each that the plan knows: one a step.
+        each = len(calls) // self._count_of_calls(path)
+        loops = [c.recurrences[number] for c in calls[index * each : (index + 1) * each]]
+        return [run for loop in loops for run in (loop, *loop.beside)]
+
+    def _place_over_steps(self, key: CallKey) -> tuple[OverSteps, int, int]:
+        """Returns a layer call over steps, which loop of the call around it is, and which in one.
+
+        Args:
+            key: the layer call.
+        """
+        calls = self._traced[1].watched.over_steps
+        over = calls[key]
+        loops = [loop.path for loop in over.around.recurrences]
+        return over, loops.index(over.loop.path), over.number
 
     def _count_of_calls(self, path: str) -> int:
         named = [p for p in self.plan.manifest.points if p.partition("#")[0] == path]

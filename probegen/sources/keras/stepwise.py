@@ -1,13 +1,14 @@
-"""Reference for states over time: the untouched cell, called eagerly step by step.
+"""Reference for what steps make over time: the untouched cell, called eagerly step by step.
 
 It shares nothing with what an artefact holds (`recurrence`) but what the loop was given. Gates are
-what the cell's own activations return while it is called.
+what the cell's own activations return while it is called, outputs of layers what these return.
 """
 
 from __future__ import annotations
 
+import contextlib
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -45,32 +46,101 @@ def states_by_steps(runs: Sequence[Recurrence], suffix: str, rank: int) -> Array
         rank: of the result.
     """
     with channels_last():
-        each = [_by_steps(run, suffix) for run in runs]
+        return _side_by_side([_states(run, suffix) for run in runs], rank)
+
+
+def outputs_by_steps(
+    runs: Sequence[Recurrence], layer: Any, number: int, position: int, rank: int
+) -> Array:
+    """Returns what a layer gives that the steps of a loop call, over time; 0 at masked steps.
+
+    Args:
+        runs: as for `states_by_steps`.
+        layer: the layer.
+        number: which of its calls in a step.
+        position: which of its outputs.
+        rank: of the result.
+    """
+    with channels_last():
+        return _side_by_side([_outputs(run, layer, number, position) for run in runs], rank)
+
+
+def _side_by_side(each: Sequence[Array], rank: int) -> Array:
     return each[0] if each[0].ndim == rank else np.stack(each, axis=1)
 
 
-def _by_steps(run: Recurrence, suffix: str) -> Array:
+def _states(run: Recurrence, suffix: str) -> Array:
     cell = _Heard(run.cell) if suffix.startswith("/") else None
+
+    def made(states: Sequence[Any], counts: Any) -> Any:
+        del counts
+        return _gate(cell, suffix) if cell is not None else states[int(suffix[1:] or 0)]
+
+    return _by_steps(run, run.cell if cell is None else cell.called, made)
+
+
+def _outputs(run: Recurrence, layer: Any, number: int, position: int) -> Array:
+    heard: list[Any] = []
+
+    def called(x: Any, states: Any, **given: Any) -> Any:
+        heard.clear()
+        with _hearing(layer, heard):
+            return run.cell(x, states, **given)
+
+    def made(states: Sequence[Any], counts: Any) -> Any:
+        del states
+        found = tf.convert_to_tensor(keras.tree.flatten(heard[number])[position])
+        return found if counts is None else _chosen(counts, found, tf.zeros_like(found))
+
+    return _by_steps(run, called, made)
+
+
+@contextlib.contextmanager
+def _hearing(layer: Any, heard: list[Any]) -> Iterator[None]:
+    """Lets what a layer's calls return be heard inside the `with` block."""
+    own = layer.call
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        outputs = own(*args, **kwargs)
+        heard.append(outputs)
+        return outputs
+
+    object.__setattr__(layer, "call", call)
+    try:
+        yield
+    finally:
+        object.__delattr__(layer, "call")
+
+
+def _chosen(counts: Any, new: Any, old: Any) -> Any:
+    """Returns the new values of samples whose step counts, the old ones of the others."""
+    return tf.where(tf.reshape(counts, [-1] + [1] * (new.shape.rank - 1)), new, old)
+
+
+def _by_steps(
+    run: Recurrence,
+    call: Callable[..., Any],
+    made: Callable[[Sequence[Any], Any], Any],
+) -> Array:
+    """Returns over time what is made of each step.
+
+    Args:
+        run: what the loop is given.
+        call: calls the cell.
+        made: takes the states after a step and which samples it counts for (None for all).
+    """
     count = int(run.sequences.shape[1])
     order = range(count - 1, -1, -1) if run.layer.go_backwards else range(count)
     states = run.flat_states
     found: dict[int, Array] = {}
     for at in order:
         x, before = run.sequences[:, at], tuple(run.nest(states))
-        if cell is None:
-            result = run.cell(x, before, **run.arguments)
-        else:
-            result = cell.called(x, before, **run.arguments)
-        new = run.states_of(result)
-        if run.mask is not None:
-            counts = tf.cast(run.mask[:, at], tf.bool)
-            new = [
-                tf.where(tf.reshape(counts, [-1] + [1] * (n.shape.rank - 1)), n, o)
-                for n, o in zip(new, states, strict=True)
-            ]
+        new = run.states_of(call(x, before, **run.arguments))
+        counts = None if run.mask is None else tf.cast(run.mask[:, at], tf.bool)
+        if counts is not None:
+            new = [_chosen(counts, n, o) for n, o in zip(new, states, strict=True)]
         states = new
-        made = _gate(cell, suffix) if cell is not None else states[int(suffix[1:] or 0)]
-        found[at] = np.asarray(keras.ops.convert_to_numpy(made))
+        found[at] = np.asarray(keras.ops.convert_to_numpy(made(states, counts)))
     return np.stack([found[at] for at in range(count)], axis=1)
 
 

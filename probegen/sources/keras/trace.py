@@ -15,14 +15,15 @@ from keras.src.backend.common import global_state
 from tensorflow.python.framework import ops as tf_ops
 
 from probegen.errors import InstrumentError
-from probegen.plan.axes import Axes
+from probegen.plan.axes import Axes, over_steps_axes
 from probegen.plan.plan import CallKey
 from probegen.sources.keras.attention import Attention, attention_of
-from probegen.sources.keras.capture import LayerCall, Replacements, Watcher, watching
+from probegen.sources.keras.capture import Replacements, Watcher, watching
 from probegen.sources.keras.dependencies import ancestors
 from probegen.sources.keras.first_floats import FirstFloats, follow
 from probegen.sources.keras.inner_tensors import InnerTensors
 from probegen.sources.keras.keras_model import KerasModel
+from probegen.sources.keras.layer_calls import LayerCall
 from probegen.sources.keras.layouts import Layouts
 from probegen.sources.keras.positions import follow_graph
 from probegen.sources.keras.randomness import Draw, by_the_batch, drawn, told_to_train
@@ -63,6 +64,9 @@ class Trace:
 
     def call(self, key: CallKey) -> LayerCall:
         """Returns the call named by path and index."""
+        over = self.watched.over_steps.get(key)
+        if over is not None and over.call.outputs:
+            return over.call
         return next(c for c in (*self.calls, *self.attention.outside) if (c.path, c.index) == key)
 
     @functools.cached_property
@@ -101,7 +105,7 @@ class Trace:
 
         Attention within windows of an image has them there, as has what sees each frame by itself.
         """
-        if not any(_joins_with_first(op) for op in self.graph.get_operations()):
+        if not any(joins_with_first(op) for op in self.graph.get_operations()):
             return {}
         inputs = [(t, 0, None) for t in self.inputs]
         positions = follow_graph(self.graph, inputs, {}, told_sizes=True)
@@ -116,7 +120,22 @@ class Trace:
 
     def axes(self, tensor: Any) -> Axes:
         """Returns a name for each axis of a tensor, see `probegen.plan.axes`."""
-        return self._layouts.of(tensor)
+        return self._axes_over_steps.get(id(tensor)) or self._layouts.of(tensor)
+
+    @functools.cached_property
+    def _axes_over_steps(self) -> dict[int, Axes]:
+        """Id of what a layer gives over the steps of a loop -> a name for each axis."""
+        found, layouts = {}, {id(self.graph): self._layouts}
+        made = list(self.watched.over_steps.values())
+        for over in (over for over in made if over.call.outputs):
+            graph = over.step.outputs[0].graph
+            if id(graph) not in layouts:
+                steps = [one.step for one in made if one.step.outputs[0].graph is graph]
+                layouts[id(graph)] = Layouts(graph, steps)
+            for tensor, step in zip(over.call.outputs, over.step.outputs, strict=True):
+                own = layouts[id(graph)].of(step)
+                found[id(tensor)] = over_steps_axes(own, tensor.shape.rank)
+        return found
 
     def visible(self, tensor: Any) -> bool:
         """Tells whether a tensor lives in this graph and not in a loop's or branch's body."""
@@ -166,6 +185,8 @@ def run_source(
     gathers: bool = True,
     nudged: Mapping[CallKey, Mapping[str, Callable[[Any], Any]]] | None = None,
     add_nudge: Callable[[Any, Any], Any] = tf.add,
+    over_steps: Collection[CallKey] | None = None,
+    nudged_steps: Mapping[CallKey, Callable[[Any], Any]] | None = None,
 ) -> tuple[Any, Watcher]:
     """Calls the source model, watched; must run inside a graph that is being traced.
 
@@ -187,12 +208,25 @@ def run_source(
         nudged: the calls to whose hidden states something is added, and what makes what stands in
             for that, by what the states are called.
         add_nudge: adds it.
+        over_steps: the calls of layers in the steps of loops that are gathered; None for all.
+        nudged_steps: those to whose outputs something is added in each step, and what makes what
+            stands in for that.
 
     Returns:
         The predictions in the nest that the model returns, and what was seen.
     """
     watcher = Watcher(
-        source.model, replaced, probed, mark_mask, states, inner_loop, gathers, nudged, add_nudge
+        source.model,
+        replaced,
+        probed,
+        mark_mask,
+        states,
+        inner_loop,
+        gathers,
+        nudged,
+        add_nudge,
+        over_steps,
+        nudged_steps,
     )
     with contextlib.ExitStack() as stack:
         stack.enter_context(keras.StatelessScope(state_mapping=list(weights)))
@@ -279,7 +313,7 @@ def _name_to_change(source: KerasModel, error: Exception) -> str | None:
 # -- dependence --------------------------------------------------------------------------------
 
 
-def _joins_with_first(op: Any) -> bool:
+def joins_with_first(op: Any) -> bool:
     """Tells whether a reshape leaves another number of entries behind the first axis."""
     if op.type != "Reshape" or op.inputs[0].shape[:1].is_fully_defined():
         return False

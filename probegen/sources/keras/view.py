@@ -14,16 +14,27 @@ from probegen.artefact.manifest import Padding
 from probegen.errors import InstrumentError
 from probegen.plan.axes import GROUPED_HEADS, look_up_axes, position_axes, with_windows
 from probegen.plan.model_view import AttentionWeights, ModelView, Start, StateFacts, TensorFacts
-from probegen.plan.plan import MADE, STATE, TWIN, CallKey, Slot, TargetPlan, TensorRef
+from probegen.plan.plan import (
+    MADE,
+    OVER_STEPS,
+    STATE,
+    STEP_NUDGE,
+    TWIN,
+    CallKey,
+    Slot,
+    TargetPlan,
+    TensorRef,
+)
 from probegen.plan.points import ProbePoint
 from probegen.plan.positions import Reading, batch_and_channel, weight_axes
 from probegen.plan.positions import Weights as WeightAxes
 from probegen.plan.single_positions import axes_seen_at_one_entry
 from probegen.sources.keras.attention import Weights, is_given_by
-from probegen.sources.keras.capture import LayerCall, Watcher, watching
+from probegen.sources.keras.capture import Watcher, watching
 from probegen.sources.keras.dependencies import ancestors
 from probegen.sources.keras.first_floats import FirstFloat
 from probegen.sources.keras.keras_model import KerasModel
+from probegen.sources.keras.layer_calls import LayerCall
 from probegen.sources.keras.lengths import longest
 from probegen.sources.keras.logits import pre_activation
 from probegen.sources.keras.nudges import hidden_states, why_no_gradient
@@ -115,13 +126,23 @@ class KerasView(ModelView):
             axes = with_windows(self.trace.axes(tensor), len(windows))
             shape = (*tensor.shape[:1], *windows, *tensor.shape[1:])
             return TensorFacts(shape, tensor.dtype.name, axes, tensor.dtype.is_floating, windows)
-        shape = self._made[ref.slot].shape if ref.made else tuple(tensor.shape)
+        shape = self._made[ref.slot].shape if _is_start(ref) else tuple(tensor.shape)
         axes = self.trace.axes(tensor)
         if ref.made == TWIN:
             axes = self.trace.axes(self.trace.inputs[ref.position])
-        elif ref.made and self._made[ref.slot].apart is not None:
+        elif _is_start(ref) and self._made[ref.slot].apart is not None:
             axes = look_up_axes(len(shape))
         return TensorFacts(shape, tensor.dtype.name, axes, tensor.dtype.is_floating)
+
+    def output_ref(self, point: ProbePoint, position: int = 0) -> TensorRef:
+        """Returns an output of a point as it is given out: of one in a loop, over its steps."""
+        ref = super().output_ref(point, position)
+        return dataclasses.replace(ref, made=OVER_STEPS) if point.loop else ref
+
+    def gradient_ref(self, point: ProbePoint) -> TensorRef:
+        """Returns what a gradient at the first output of a point is taken at."""
+        ref = super().gradient_ref(point)
+        return dataclasses.replace(ref, made=STEP_NUDGE) if point.loop else ref
 
     def attention(self, point: ProbePoint) -> Sequence[AttentionWeights]:
         """Returns the attention weights at a point that applies some."""
@@ -292,7 +313,7 @@ class KerasView(ModelView):
         """Returns operations, and their layers, that stop a gradient between the two."""
         return {
             (op.type, self.trace.layer_of(op))
-            for op in blocking_operations(self.trace, self._tensor(ref), end)
+            for op in blocking_operations(self.trace, self._tensors(ref)[0], end)
         }
 
     def redefined_at(self, ref: TensorRef, end: Any) -> list[str]:
@@ -373,6 +394,8 @@ class KerasView(ModelView):
             return self.trace.attention.at(ref)
         if ref.is_of_states:
             return self.trace.call(ref.key).outputs[0]
+        if ref.is_over_steps:
+            return self.trace.call(ref.key).outputs[ref.position]
         if ref.made:
             return self._made[ref.slot].tensor
         if ref.path is None:
@@ -383,8 +406,9 @@ class KerasView(ModelView):
         """Returns the tensors of this trace that a reference means: several casts are one."""
         if ref.is_of_states:  # in whichever way a target depends on them, it does by these
             return list(self.trace.call(ref.key).outputs)
-        made = ref.made and not ref.is_attention
-        return self._made[ref.slot].tensors if made else [self._tensor(ref)]
+        if ref.made == STEP_NUDGE:
+            return list(self.trace.watched.over_steps[ref.key].around.outputs)
+        return self._made[ref.slot].tensors if _is_start(ref) else [self._tensor(ref)]
 
     def paddings(self) -> Mapping[int, Padding]:
         """Returns the positions of inputs -> what says where they are padding, where known."""
@@ -439,6 +463,8 @@ class KerasView(ModelView):
 
     def runs_backwards(self, ref: TensorRef) -> bool:
         """Tells whether positions of a tensor stand in the opposite order of an input's."""
+        if ref.is_over_steps:  # in the order in which the loop is fed
+            return id(self.trace.watched.over_steps[ref.key].loop.sequences) in self._turned
         return id(self._tensor(ref)) in self._turned
 
     @functools.cached_property
@@ -571,6 +597,11 @@ class KerasView(ModelView):
     @functools.cached_property
     def _point_names(self) -> dict[CallKey, str]:
         return {(p.path, p.call_index): p.name for p in self.points}
+
+
+def _is_start(ref: TensorRef) -> bool:
+    """Tells whether a reference means what is made of whole numbers of inputs."""
+    return bool(ref.made) and not ref.is_attention and not ref.is_over_steps
 
 
 def _key(point: ProbePoint) -> CallKey:

@@ -16,7 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from probegen.artefact.texts import TOO_FEW_WORDS
-from probegen.sources.keras.capture import LayerCall
+from probegen.sources.keras.layer_calls import LayerCall
 from probegen.sources.keras.shortest import shortest
 from probegen.sources.keras.texts import text_layers
 from probegen.sources.keras.texts.standing_in import standing_in

@@ -25,7 +25,7 @@ from probegen.graph.core.marks import MARK, MARK_DOMAIN, MASK_NAME
 from probegen.graph.core.placeholder_weights import fold_placeholders, make_placeholder
 from probegen.graph.forward import ForwardGraph, open_size
 from probegen.graph.shape_inference import infer_shapes
-from probegen.plan.plan import STATE, Plan, TensorRef
+from probegen.plan.plan import Plan, TensorRef
 from probegen.sources.keras.capture import Watcher
 from probegen.sources.keras.forward import plain_output, run_forward
 from probegen.sources.keras.keras_model import KerasModel
@@ -183,7 +183,7 @@ def converted_graph(source: KerasModel, plan: Plan, conversion: Conversion) -> F
         sources=sources,
         layer_of=functools.partial(layer_of, conversion.layers),
         elsewhere=_ELSEWHERE,
-        kept=sum(ref.made == STATE for ref in plan.refs),
+        kept=sum(ref.is_aside for ref in plan.refs),
     )
 
 
