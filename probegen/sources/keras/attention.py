@@ -150,9 +150,7 @@ def attention_of(
     for loop in looped:
         call = places.owner(loop.position)
         weights = Weights(loop.tensor, loop.keys, loop.steps)
-        found.setdefault((call.path, call.index), []).append(
-            (loop.position, _in_steps(graph, call, weights))
-        )
+        found.setdefault((call.path, call.index), []).append((loop.position, weights))
     weights_of: dict[CallKey, list[Weights]] = {}
     for key, each in found.items():
         in_order = [weights for _, weights in sorted(each, key=lambda pair: pair[0])]

@@ -341,10 +341,18 @@ class Watcher:
         return found
 
     def _in_order(self, weights: Looped) -> Looped:
-        """Returns weights of the steps of a recurrent layer in the order in which these are fed."""
-        if self._recurrence is None:
-            return weights
-        return dataclasses.replace(weights, tensor=in_order(self._recurrence, weights.tensor))
+        """Returns weights of all steps in the order in which a recurrent layer is fed.
+
+        What is folded into their batch has an axis for each length.
+        """
+        tensor, folds = weights.tensor, self._folds
+        if self._recurrence is not None:
+            tensor = in_order(self._recurrence, tensor)
+        if not folds or not has_rows(tensor, folds):
+            return dataclasses.replace(weights, tensor=tensor)
+        keys = tuple(k + len(folds) for k in weights.keys)
+        steps = weights.steps + len(folds)
+        return Looped(weights.position, unfolded(tensor, folds), keys, steps)
 
     def _note_steps(self, calls: Sequence[OverSteps]) -> None:
         for over in calls:

@@ -589,3 +589,43 @@ def test_time_distributed(tmp_path, length):
             np.asarray(inner(x[:, step]))
         got = art.run(x)[spec.name].array
         np.testing.assert_allclose(got, np.stack(it.noted, 1), rtol=1e-4, atol=1e-6)
+
+
+class Looking(layers.Layer):
+    """A cell that looks at the parts of what it reads."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.state_size = 4
+        self.query = layers.Dense(2)
+        self.new = layers.Dense(4, activation="tanh")
+
+    def build(self, _):
+        self.query.build((None, 4))
+        self.new.build((None, 6))
+
+    def weights_of(self, parts, state):
+        return ops.softmax(ops.einsum("brc,bc->br", parts, self.query(state) + 1.0))
+
+    def call(self, x, states):
+        parts = ops.reshape(x, (-1, 3, 2))
+        seen = ops.einsum("br,brc->bc", self.weights_of(parts, states[0]), parts)
+        new = self.new(ops.concatenate([seen, states[0]], -1))
+        return new, [new]
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_weights_in_a_cell_that_runs_in_every_frame(backwards):
+    x = keras.Input((None, 5, 6), name="x")
+    rnn = layers.RNN(Looking(), go_backwards=backwards)
+    y = layers.GlobalAveragePooling1D()(layers.TimeDistributed(rnn, name="frames")(x))
+    probed = pg.instrument(keras.Model(x, layers.Dense(2)(y)), pg.Attention())
+    given = np.random.default_rng(3).normal(size=(2, 3, 5, 6)).astype("float32")
+    rows, state, expected = given.reshape(6, 5, 6), np.zeros((6, 4), "float32"), [None] * 5
+    for t in range(4, -1, -1) if backwards else range(5):
+        expected[t] = rnn.cell.weights_of(rows[:, t].reshape(6, 3, 2), state)
+        state = rnn.cell(rows[:, t], [state])[0]
+    found = probed(given)["attention/frames"]
+    np.testing.assert_allclose(found, np.stack(expected, 1).reshape(2, 3, 5, 3), atol=1e-6)
+    (described,) = probed.manifest.explanations
+    assert described.axes == ("batch", "time_0", "time_1", "key")
