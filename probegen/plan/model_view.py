@@ -272,7 +272,8 @@ class ModelView(abc.ABC):
     def compares(self, position: int) -> bool:
         """Tells whether whole numbers of an input are compared with stored numbers.
 
-        Lengths, which are compared with the count of positions, are not.
+        Lengths, which are compared with the count of positions, are not, nor is what only weighs
+        something else, as a mask does.
         """
 
     @abc.abstractmethod

@@ -164,6 +164,34 @@ def test_no_input_is_left_out_without_a_word(tmp_path):
     np.testing.assert_allclose(found, hidden_plainly(score, data["day"], 3), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["softmax", "mean", "sum"])
+def test_what_only_weighs_others_is_a_mask_by_whatever_name(kind):
+    """Where all of it is hidden the model divides by 0."""
+    series, valid = keras.Input((4, 3), name="series"), keras.Input((4,), dtype="int32", name="ok")
+    if kind == "softmax":
+        scores = ops.where(ops.equal(valid, 0), -np.inf, ops.sum(series, -1))
+        pooled = ops.sum(ops.softmax(scores)[:, :, None] * series, 1)
+    else:
+        weights = ops.cast(ops.equal(valid, 1), "float32")[:, :, None]
+        pooled = ops.sum(series * weights, 1)
+        pooled = pooled / ops.sum(weights, 1) if kind == "mean" else pooled + 1
+    model = keras.Model([series, valid], layers.Dense(2)(pooled))
+    (group,) = make_plan(open_source(model).view, (pg.KernelSHAP(),)).groups
+    (output,) = group.outputs
+    assert output.spec.name == "kernel_shap/series"
+    assert output.spec.method.endswith("; 'ok' stays as fed")
+
+
+def test_what_only_weighs_others_in_a_file_is_a_mask_by_whatever_name():
+    body = "a = Equal(x, two) k = Cast<to = 1>(a) n = ReduceSum(k, one) m = Mul(s, k) h = Div(m, n)"
+    numbers = {"two": np.int64(2), "one": np.int64([1])}
+    model = of_text("int64[n, 3] x, float[n, 3] s", body, **numbers, W=WEIGHTS[:3])
+    (group,) = make_plan(onnx_source.open_source(model).view, (pg.KernelSHAP(),)).groups
+    (output,) = group.outputs
+    assert output.spec.name == "kernel_shap/s"
+    assert output.spec.method.endswith("; 'x' stays as fed")
+
+
 def test_pictures_that_are_resized_are_hidden_behind_that(tmp_path):
     """In a size that is known, though that of the picture is open."""
     x = keras.Input((None, None, 1), dtype="uint8", name="photo")

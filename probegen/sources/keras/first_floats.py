@@ -24,6 +24,7 @@ from tensorflow.python.framework import op_def_library
 from probegen.plan.model_view import Tie, counts_up
 from probegen.plan.plan import MADE, TWIN, CallKey, Slot
 from probegen.sources.keras.capture import Watcher
+from probegen.sources.keras.comparisons import is_read_as_number
 from probegen.sources.keras.exchanging import exchanging
 from probegen.sources.keras.rounding_noise import RoundingNoise
 
@@ -167,7 +168,6 @@ class FirstFloats:
         tensors: slot -> the tensor at it, where others were to stand in.
         truncated: positions of the floating inputs that are cast to whole numbers as they are.
         binned: positions of the inputs of whole numbers that are sorted into bins.
-        compared: positions of those that are compared with stored numbers.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class FirstFloats:
         self.tensors: dict[Slot, Any] = {}
         self.truncated: set[int] = set()
         self.binned: set[int] = set()
-        self.compared: set[int] = set()
+        self._compared: list[tuple[int, Any]] = []
         self._stand_ins = stand_ins or {}
         self._noise = noise
         self._ties: dict[int, dict[int, Tie]] = {
@@ -212,6 +212,13 @@ class FirstFloats:
     def is_joined(self, tensor: Any) -> bool:
         """Tells whether samples were joined in a tensor of whole numbers."""
         return id(tensor) in self._apart or id(tensor) in self._astray
+
+    def compares(self, position: int) -> bool:
+        """Tells whether numbers of an input are compared with stored ones, other than as a mask."""
+        return any(
+            of == position and is_read_as_number(tensor, lambda t: id(t) in self._reached)
+            for of, tensor in self._compared
+        )
 
     def touch(self, tensor: Any) -> Any:
         """Notes that a tensor, which is returned, depends on what is fed."""
@@ -437,7 +444,8 @@ class FirstFloats:
             counted = op.type in _ORDERING and _counts_up(other)
             if id(other) not in self._reached and not counted:
                 read = self._ties.get(id(tensor), {}).items()
-                self.compared.update(position for position, tie in read if tie >= Tie.COMPUTED)
+                found = [position for position, tie in read if tie >= Tie.COMPUTED]
+                self._compared += [(position, op.outputs[0]) for position in found]
 
     def _follow_rows(self, op: Any, data: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Keeps in mind which whole numbers are rows of zeros and ones, or counts, of ids."""

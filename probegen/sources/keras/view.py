@@ -250,7 +250,7 @@ class KerasView(ModelView):
 
     def compares(self, position: int) -> bool:
         """Tells whether whole numbers of an input are compared with stored numbers."""
-        return position in self.trace.first_floats.compared
+        return self.trace.first_floats.compares(position)
 
     def is_embedding(self, ref: TensorRef) -> bool:
         """Tells whether a tensor comes out of an embedding."""

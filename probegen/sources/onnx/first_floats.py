@@ -11,6 +11,7 @@ from probegen.graph.core.queries import is_float
 from probegen.graph.core.values import constant_of, shape_of
 from probegen.plan.model_view import Start, Tie, counts_up
 from probegen.plan.plan import TensorRef
+from probegen.sources.onnx.comparisons import is_read_as_number
 
 #: Operators that bring all values of their first input into another shape, or copy them.
 _SHAPING = frozenset(
@@ -109,7 +110,7 @@ def sorts_into_bins(graph: ir.Graph, given: ir.Value) -> bool:
 def compares(graph: ir.Graph, inputs: list[ir.Value], position: int) -> bool:
     """Tells whether whole numbers of an input are compared with stored ones.
 
-    With the count of positions lengths are compared, which say where something is.
+    With the count of positions lengths are compared, which say where something is, as masks do.
     """
     varying = set(inputs)
     for node in graph:
@@ -120,7 +121,8 @@ def compares(graph: ir.Graph, inputs: list[ir.Value], position: int) -> bool:
             continue
         for value, other in (node.inputs, node.inputs[::-1]):
             counted = node.op_type in _ORDERING and other is not None and _counts_up(other)
-            if value in moved and other not in varying and not counted:
+            stored = value in moved and other not in varying and not counted
+            if stored and is_read_as_number(node.outputs[0], varying):
                 return True
     return False
 
