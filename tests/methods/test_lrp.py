@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import tensorflow as tf
 
 import probegen as pg
 from probegen import runtime
@@ -732,3 +733,72 @@ def test_the_verification_finds_a_wrong_share(tmp_path, monkeypatch):
         pg.compile(model, pg.LRP(), path, verify=False)
     with pytest.raises(VerificationError, match="lrp/image"):
         pg.verify(path, model)
+
+
+# -- normalisations of pictures, whose channels come before them in the graph ----------------------
+
+
+def standardised(axes):
+    def function(x):
+        deviation = keras.ops.std(x, axes, keepdims=True)
+        return (x - keras.ops.mean(x, axes, keepdims=True)) / (deviation + 1e-3)
+
+    return function
+
+
+NORMS = {
+    "last": keras.layers.LayerNormalization,
+    "all axes": lambda: keras.layers.LayerNormalization(axis=(1, 2, 3)),
+    "positions": lambda: keras.layers.LayerNormalization(axis=(1, 2)),
+    "height": lambda: keras.layers.LayerNormalization(axis=1),
+    "width and channels": lambda: keras.layers.LayerNormalization(axis=(2, 3)),
+    "groups": lambda: keras.layers.GroupNormalization(2),
+    "by hand, positions": lambda: keras.layers.Lambda(standardised((1, 2))),
+    "by hand, all axes": lambda: keras.layers.Lambda(standardised((1, 2, 3))),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_normalisations_behind_a_convolution(tmp_path, name):
+    """The deviation passes relevance on: where it is held, all is linear, and x times its slope.
+
+    The statistics are those of the convolution's own output, channels first, while what they
+    normalise is transposed. A probe of that layer beside it changes nothing.
+    """
+    keras.utils.set_random_seed(4)
+    x = keras.Input((5, 4, 2), name="x")
+    conv = keras.layers.Conv2D(4, 2, use_bias=False, name="conv")
+    norm, head = NORMS[name](), keras.layers.Dense(3, use_bias=False)
+    model = keras.Model(x, head(keras.layers.Flatten()(norm(conv(x)))))
+    images = np.random.default_rng(4).normal(size=(2, 5, 4, 2)).astype(np.float32)
+    inner = conv(images).numpy().astype(np.float64)
+    outer = norm(conv(images)).numpy().astype(np.float64)
+    # y = (c - mean(c)) k: k is known from both, whatever the axes
+    means, axes = means_of(name, inner)
+    k = outer / (inner - means)
+    scores = head(outer.reshape(2, -1).astype(np.float32)).numpy()
+    chosen = head.kernel.numpy().astype(np.float64)[:, scores.argmax(1)].T.reshape(outer.shape)
+    slope = chosen * k
+    slope = slope - means_of(name, slope)[0] if axes else slope
+    with tf.GradientTape() as tape:
+        given = tf.constant(images)
+        tape.watch(given)
+        total = tf.reduce_sum(conv(given) * slope.astype(np.float32))
+    expected = images * tape.gradient(total, given).numpy()
+    for beside in ([], [pg.GradCAM("conv")]):
+        pg.compile(model, [pg.LRP(), *beside], tmp_path / "m.onnx", verify=not beside)
+        found = runtime.load(tmp_path / "m.onnx").run(images)["lrp/x"].array
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3 * scale)
+
+
+def means_of(name, values):
+    """Means over the axes of a normalisation, of `[2, 4, 3, 4]`, and the axes."""
+    axes = {
+        "last": (3,), "all axes": (1, 2, 3), "positions": (1, 2), "height": (1,),
+        "width and channels": (2, 3), "groups": (1, 2, 4),
+        "by hand, positions": (1, 2), "by hand, all axes": (1, 2, 3),
+    }[name]  # fmt: skip
+    parts = values.reshape(2, 4, 3, 2, 2) if name == "groups" else values
+    means = np.broadcast_to(parts.mean(axes, keepdims=True), parts.shape)
+    return means.reshape(values.shape), axes

@@ -3,21 +3,22 @@
 Keras writes `x * m + (shift - mean(x) * m)`, torch `(x - mean(x)) / deviation * scale + shift`,
 others take the variance as `mean(x * x) - mean(x) * mean(x)`. Group normalisation has a scale along
 other axes than those of its statistics, so that no operator of ONNX stands for it. What counts is
-that a size of a tensor divides the tensor itself.
+that a size of a tensor divides the tensor itself. Behind a convolution of images whose channels are
+last, the statistics may be those of the tensor before it is transposed.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from probegen.graph.core.marks import MARK_DOMAIN, STOP_GRADIENT
 from probegen.graph.core.queries import key_of, varying_inputs
-from probegen.graph.core.values import constant_of, shape_of, whole_numbers
+from probegen.graph.core.values import Dim, attribute, constant_of, shape_of, whole_numbers
 
 #: Means; tf2onnx writes those over the last axes as a pooling.
 _MEANS = frozenset({"ReduceMean", "GlobalAveragePool"})
@@ -28,11 +29,15 @@ _NORMS = frozenset({"ReduceL1", "ReduceL2", "ReduceSumSquare"})
 #: What is made of a size with constants. `Reciprocal` and what is said in `_turned` turn it over.
 _OF_SIZES = frozenset(
     {"Add", "Mul", "Div", "Sqrt", "Reciprocal", "Pow", "Max", "Clip", "Identity", "Cast", "Reshape"}
+    | {"Squeeze", "Unsqueeze", "Transpose"}
 )
 #: What leaves a tensor as it is, but for its form and its element type.
 _SAME = frozenset(
-    {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", f"{MARK_DOMAIN}::{STOP_GRADIENT}"}
+    {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose"}
+    | {f"{MARK_DOMAIN}::{STOP_GRADIENT}"}
 )
+#: Of these, what changes the form of a mean.
+_FORMING = frozenset({"Reshape", "Squeeze", "Unsqueeze"})
 #: Nodes up to which a normalisation is looked at.
 _MOST_NODES = 24
 
@@ -60,11 +65,13 @@ class _Term:
         value: the tensor.
         sign: 1 or -1.
         factors: see `InPieces`.
+        forms: what brings the tensor into the form of the sum, the last first.
     """
 
     value: ir.Value
     sign: int = 1
     factors: tuple[tuple[ir.Value, bool], ...] = ()
+    forms: tuple[ir.Node, ...] = ()
 
 
 def normalisation_in_pieces(node: ir.Node, apart: Container[ir.Value] = ()) -> InPieces | None:
@@ -78,19 +85,21 @@ def normalisation_in_pieces(node: ir.Node, apart: Container[ir.Value] = ()) -> I
         return None
     y = node.outputs[0]
     whole = _divided_within(y)
-    if whole is None or shape_of(y) is None or shape_of(y) != shape_of(whole):
+    if whole is None or shape_of(y) is None:
         return None
     inner: set[ir.Value] = set()
     terms = list(itertools.islice(_terms(_Term(y), whole, inner), 3))
     inner.discard(y)
     if len(terms) != 2 or any(v in apart for v in inner):
         return None
-    own, mean = terms if terms[0].value is whole else terms[::-1]
-    axes = _mean_axes(mean.value, whole)
-    same = own.factors == mean.factors and own.sign == 1 and mean.sign == -1
-    if own.value is not whole or axes is None or not same:
+    own, mean = terms if _is_turned(terms[0].value, whole) else terms[::-1]
+    if not _is_turned(own.value, whole) or shape_of(y) != shape_of(own.value):
         return None
-    return InPieces(whole, axes, own.factors)
+    axes = _mean_axes(mean.value, own.value, mean.forms)
+    same = own.factors == mean.factors and own.sign == 1 and mean.sign == -1
+    if own.forms or axes is None or not same:
+        return None
+    return InPieces(own.value, axes, own.factors)
 
 
 def divided_by_own_size(node: ir.Node) -> ir.Value | None:
@@ -145,18 +154,28 @@ def _terms(term: _Term, whole: ir.Value, inner: set[ir.Value]) -> Iterator[_Term
         inner: gets the tensors on the way.
     """
     value, node = term.value, term.value.producer()
-    ends = value is whole or node is None or _mean_axes(value, whole) is not None
+    ends = node is None or _is_turned(value, whole) or _is_mean_of(value, whole)
     if ends or node is None or len(inner) > _MOST_NODES:
         yield term
         return
     key, varying = key_of(node), varying_inputs(node)
     inner.add(value)
+    if key in _SAME and node.inputs[0] is not None:
+        forms = (*term.forms, node)
+        yield from _terms(
+            dataclasses.replace(term, value=node.inputs[0], forms=forms), whole, inner
+        )
+        return
+    if term.forms and key != "Neg":
+        yield term  # its factors are of another form than those of the sum
+        return
     if key in ("Add", "Sub", "Sum", "Neg"):
         for i, addend in enumerate(node.inputs):
             if addend is not None and addend in varying:
                 turned = key == "Neg" or (key == "Sub" and i == 1)
                 sign = -term.sign if turned else term.sign
-                yield from _terms(_Term(addend, sign, term.factors), whole, inner)
+                inner_term = dataclasses.replace(term, value=addend, sign=sign)
+                yield from _terms(inner_term, whole, inner)
         return
     for base, factor, divides in _divisions(node):
         measured = None if constant_of(base) is not None else _measured(factor, divides)
@@ -168,20 +187,104 @@ def _terms(term: _Term, whole: ir.Value, inner: set[ir.Value]) -> Iterator[_Term
     yield term
 
 
-def _mean_axes(value: ir.Value, whole: ir.Value) -> tuple[int, ...] | None:
-    """Returns the axes over which a value is the mean of a tensor; they stay as 1."""
-    node, shape, sizes = _bare(value).producer(), shape_of(whole), shape_of(value)
-    if node is None or shape is None or sizes is None or len(sizes) != len(shape):
+def _is_mean_of(value: ir.Value, whole: ir.Value) -> bool:
+    """Tells whether a value is the mean of a tensor over some of its axes, in whatever form."""
+    source = _mean_of(value)
+    return source is not None and _alike(source, whole)
+
+
+def _mean_axes(
+    value: ir.Value, whole: ir.Value, forms: tuple[ir.Node, ...]
+) -> tuple[int, ...] | None:
+    """Returns the axes over which a value is the mean of a tensor; they stay as 1.
+
+    Args:
+        value: what may be the mean.
+        whole: the tensor, in the order of its axes that counts.
+        forms: what brings the value into the form of the tensor, the last first.
+    """
+    passed, node = list(forms), value.producer()
+    while node is not None and key_of(node) in _SAME and node.inputs[0] is not None:
+        passed.append(node)
+        node = node.inputs[0].producer()
+    source = None if node is None else node.inputs[0]
+    if node is None or key_of(node) not in _MEANS or source is None:
         return None
-    source = node.inputs[0]
-    if key_of(node) not in _MEANS or source is None or not _alike(source, whole):
-        return None
-    if shape_of(source) != shape:
+    order, sizes = _order_of_axes(source, whole), shape_of(whole)
+    if order is None or sizes is None or shape_of(node.outputs[0]) is None:
         return None
     pooled = key_of(node) == "GlobalAveragePool"
-    named = range(2, len(shape)) if pooled else whole_numbers(node, "axes", 1)
-    axes = tuple(sorted(axis % len(shape) for axis in named or ()))
-    return axes if axes and all(sizes[axis] == 1 for axis in axes) else None
+    named = range(2, len(order)) if pooled else whole_numbers(node, "axes", 1)
+    taken = {axis % len(order) for axis in named or ()}
+    places: list[int | None] | None = [None if i in taken else at for i, at in enumerate(order)]
+    for form in reversed(passed):
+        places = _places_behind(form, places, sizes)
+        if places is None:
+            return None
+    axes = tuple(sorted(order[i] for i in taken))
+    expected = [None if i in axes else i for i in range(len(sizes))]
+    if places != expected or not axes:
+        return None
+    return axes
+
+
+def _order_of_axes(source: ir.Value, whole: ir.Value) -> list[int] | None:
+    """Returns, for each axis of a tensor, which one it is of what is that tensor as well.
+
+    None where they are not one tensor but for the order of axes and the element type.
+    """
+    (one, first), (other, second) = _untransposed(source), _untransposed(whole)
+    shape = shape_of(one)
+    if shape is None or shape != shape_of(other) or not _alike(one, other):
+        return None
+    return [second.index(axis) for axis in first]
+
+
+def _places_behind(
+    form: ir.Node, places: list[int | None] | None, sizes: Sequence[Dim]
+) -> list[int | None] | None:
+    """Returns which axis of the whole each axis of a mean is behind a node, None for those of 1.
+
+    Args:
+        form: gives the mean another form.
+        places: those before it.
+        sizes: of the whole.
+    """
+    if places is None:
+        return None
+    if key_of(form) == "Transpose":
+        return [places[i] for i in attribute(form, "perm", list(reversed(range(len(places)))))]
+    if key_of(form) not in _FORMING:
+        return places
+    behind, kept = shape_of(form.outputs[0]), [at for at in places if at is not None]
+    if behind is None:
+        return None
+    if len(behind) == len(sizes) and all(
+        size == (1 if at is None else sizes[at]) for size, at in zip(behind, places, strict=False)
+    ):
+        return places
+    rest = iter(kept)
+    found = [None if size == 1 else next(rest, None) for size in behind]
+    fits = all(at is None or sizes[at] == size for size, at in zip(behind, found, strict=True))
+    return found if fits and [at for at in found if at is not None] == kept else None
+
+
+def _is_turned(value: ir.Value, whole: ir.Value) -> bool:
+    """Tells whether a value is a tensor, its axes in whatever order."""
+    return _untransposed(value)[0] is _untransposed(whole)[0]
+
+
+def _untransposed(value: ir.Value) -> tuple[ir.Value, list[int]]:
+    """Returns what a value was before it was transposed, and which axis of that each of its is."""
+    shape = shape_of(value)
+    order = list(range(0 if shape is None else len(shape)))
+    node = value.producer()
+    while node is not None and key_of(node) == "Transpose" and node.inputs[0] is not None:
+        perm = attribute(node, "perm", list(reversed(range(len(order)))))
+        order = [perm[i] for i in order]
+        value = node.inputs[0]
+        node = value.producer()
+    return value, order
 
 
 def _measured(value: ir.Value, turned: bool) -> ir.Value | None:
@@ -245,15 +348,15 @@ def _sized(value: ir.Value) -> ir.Value | None:
 def _whole(value: ir.Value) -> ir.Value:
     """Returns the tensor that a value is, that it is the mean of, or that it is less its mean.
 
-    Signs and constant factors count nothing.
+    Signs, constant factors and the order of axes count nothing.
     """
-    node = value.producer()
+    node = _untransposed(value)[0].producer()
     while node is not None and key_of(node) in ("Neg", "Mul", "Div") and node.inputs[0] is not None:
         varying = varying_inputs(node)
         if len(varying) != 1 or (key_of(node) == "Div" and varying[0] is not node.inputs[0]):
             break
         value = varying[0]
-        node = value.producer()
+        node = _untransposed(value)[0].producer()
     of = _mean_of(value)
     if of is not None:
         return of

@@ -21,6 +21,8 @@ CONSTANTS = {
     "shift": np.array([0.1, 0.3, -0.5, 2.0], np.float32),
     "flat": np.array([0, 3, 4, 1]),
     "same": np.array([0, 3, 4]),
+    "behind": np.array([2, 4, 1]),
+    "before": np.array([2, 1, 4]),
 }
 #: How the scale over the deviation is spelled in Keras.
 KERAS = (
@@ -87,6 +89,31 @@ def test_a_mean_taken_away_and_a_deviation(body, axes, factors):
     assert found is not None
     assert (found.x.name, found.axes) == ("x", axes)
     assert [(v.name, divides) for v, divides in found.factors] == factors
+
+
+FIRST = (
+    "t = Transpose <perm = [0, 2, 1]> (x) mean = ReduceMean <axes = [{axis}]> (x) "
+    "c = Sub (x, mean) q = Mul (c, c) v = ReduceMean <axes = [{axis}]> (q) d = Sqrt (v) "
+    "i = Reciprocal (d) m = Transpose <perm = [0, 2, 1]> (i) n = Neg (mean) "
+    "{form} a = Mul (t, m) b = Mul (f, m) z2 = Add (a, b) y = Transpose <perm = [0, 1, 2]> (z2)"
+)
+
+
+@pytest.mark.parametrize(
+    ("axis", "form", "axes"),
+    [
+        (1, "f = Transpose <perm = [0, 2, 1]> (n)", (2,)),
+        (2, "f = Transpose <perm = [0, 2, 1]> (n)", (1,)),
+        (1, "f = Reshape (n, behind)", (2,)),
+        (1, "f = Reshape (n, before)", None),  # the means of others
+    ],
+)
+def test_statistics_of_a_tensor_before_it_is_transposed(axis, form, axes):
+    node = node_at_y(FIRST.format(axis=axis, form=form), "2, 4, 4").inputs[0].producer()
+    found = normalisation_in_pieces(node)
+    assert (None if found is None else (found.x.name, found.axes)) == (
+        None if axes is None else ("t", axes)
+    )
 
 
 def test_what_must_lie_apart_does():
