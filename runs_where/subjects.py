@@ -22,6 +22,8 @@ import probegen as pg
 Array = npt.NDArray[Any]
 #: Points of the path of integrated gradients.
 _STEPS = 6
+#: Size of the picture whose windows are hidden, and of these.
+_PICTURE, _WINDOW = (76, 58), 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +91,16 @@ def _cnn() -> Any:
     y = layers.GlobalAveragePooling2D()(y)
     y = layers.Dense(7, activation="relu")(y)
     return keras.Model(x, _scores(y, 5))
+
+
+def _windowed() -> Any:
+    """So large that what a window does not reach is not computed again."""
+    x = keras.Input((*_PICTURE, 3), name="image")
+    y = layers.Conv2D(24, 3, padding="same", activation="relu")(x)
+    y = layers.MaxPooling2D(3, 2, padding="same")(y)
+    seen = layers.Conv2D(24, 3, padding="same", activation="relu")(y)
+    y = layers.Conv2D(12, 3, strides=2, name="maps")(layers.Add()([y, seen]))
+    return keras.Model(x, _scores(layers.Flatten()(y), 5))
 
 
 def _transformer() -> Any:
@@ -204,6 +216,25 @@ def _right_of_integrated(model: Any, feeds: Mapping[str, Array]) -> dict[str, Ar
     return {"scores": scores.numpy(), "integrated_gradients/image": x * np.mean(slopes, axis=0)}
 
 
+def _right_of_windows(model: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    x = feeds["image"]
+
+    def logits(image: Array) -> Array:
+        with _noted(model, "logits") as noted:
+            model(image)
+        return np.asarray(noted["logits"])
+
+    own, scores = logits(x), model(x).numpy()
+    rows = np.arange(len(x)), own.argmax(-1)
+    taken = np.zeros(x.shape[:-1])
+    for top in range(0, _PICTURE[0], _WINDOW):
+        for left in range(0, _PICTURE[1], _WINDOW):
+            hidden, at = x.copy(), np.s_[:, top : top + _WINDOW, left : left + _WINDOW]
+            hidden[at] = 0
+            taken[at] = (own[rows] - logits(hidden)[rows])[:, None, None]
+    return {"scores": scores, "occlusion/image": taken.astype(np.float32)}
+
+
 _EVERY_FORM = (True, "optional", "split", False)
 SUBJECTS: dict[str, Subject] = {
     "CNN: saliency, Grad-CAM": Subject(
@@ -221,6 +252,13 @@ SUBJECTS: dict[str, Subject] = {
         "image",
         (None, None, 3),
         _right_of_integrated,
+    ),
+    "CNN: occlusion": Subject(
+        _windowed,
+        [pg.Occlusion(_WINDOW)],
+        "image",
+        (*_PICTURE, 3),
+        _right_of_windows,
     ),
     "transformer: attention, gradient": Subject(
         _transformer,
