@@ -298,9 +298,11 @@ def _waves(layer: Any, rank: int) -> Names | None:
 
 def _recurrent(layer: Any, rank: int, made: bool, position: int) -> Names | None:
     inner = getattr(layer, "forward_layer", layer)
-    if not isinstance(inner, _CONV_LSTM):
-        return (BATCH, TIME, CHANNEL) if rank == 3 else None
     timed = not made or (inner.return_sequences and position == 0)
+    if not isinstance(inner, _CONV_LSTM):
+        if not timed or rank < _SERIES:  # a cell may have states with positions
+            return None
+        return (BATCH, TIME, CHANNEL) if rank == _SERIES else (BATCH, TIME, *[None] * (rank - 2))
     maps = _image(rank - 1 - timed, inner.data_format)
     if maps is None:
         return None

@@ -628,3 +628,30 @@ def test_a_waveform_without_channels_is_a_series():
     y = layers.Conv2D(3, 3, name="conv")(mel(x)[..., None])
     described = pg.instrument(keras.Model(x, layers.GlobalMaxPooling2D()(y)), []).manifest
     assert described.inputs[0].axes == ("batch", "time")
+
+
+class ConvolvedState(layers.Layer):
+    """A cell that convolves positions of its input and its state, `[batch, 4, 1]` and 4 * 2."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv, self.state_size, self.units = layers.Conv1D(2, 2, padding="same"), 8, 2
+
+    def build(self, shape):
+        self.conv.build((shape[0], shape[1], shape[2] + 2))
+        self.built = True
+
+    def call(self, x, states, training=None):
+        """One step."""
+        del training
+        before = keras.ops.reshape(states[0], (-1, 4, 2))
+        after = keras.ops.tanh(self.conv(keras.ops.concatenate([x, before], -1)))
+        flat = keras.ops.reshape(after, (-1, 8))
+        return flat, [flat]
+
+
+def test_steps_of_a_recurrent_layer_are_time_whatever_its_cell_convolves():
+    x = keras.Input((3, 4, 1), name="maps")
+    y = layers.RNN(ConvolvedState(), name="steps")(x)
+    described = pg.instrument(keras.Model(x, layers.Dense(2)(y)), []).manifest
+    assert described.inputs[0].axes == ("batch", "time", "axis_2", "channel")
