@@ -26,8 +26,10 @@ from probegen.errors import InstrumentError
 from probegen.plan.plan import CallKey
 from probegen.sources.keras import control_flow, exact_slopes, open_sizes
 from probegen.sources.keras.attention_in_loops import Looped, weights_in
+from probegen.sources.keras.call_numbers import CallNumbers
 from probegen.sources.keras.gathering import write_gathering, write_on_trial
 from probegen.sources.keras.layer_calls import LayerCall, OverSteps
+from probegen.sources.keras.layer_paths import layer_paths, recurrent_layers_around
 from probegen.sources.keras.layers_in_loops import StepCalls, in_order
 from probegen.sources.keras.logits import pre_activation
 from probegen.sources.keras.look_ups import look_up
@@ -40,10 +42,6 @@ from probegen.stages import within_layer
 
 #: Layer call -> position of an output -> what makes the tensor that stands in for it.
 Replacements = Mapping[CallKey, Mapping[int, Callable[[Any], Any]]]
-
-
-#: Calls of each layer so far, the numbers that these have, and the calls that each caller made.
-_Numbers = tuple[dict[int, int], dict[int, set[int]], dict[tuple[int, int], int]]
 
 
 class Watcher:
@@ -110,7 +108,8 @@ class Watcher:
         self._wanted_steps = over_steps
         self._nudged_steps = nudged_steps or {}
         self._steps_of: StepCalls | None = None  # of the loop that is being written
-        self._numbers_before: _Numbers = ({}, {}, {})  # the recurrent layer that is under way
+        self._numbers = CallNumbers(model)
+        self._numbers_before = self._numbers.state()  # the recurrent layer that is under way
         self._recurrent_calls = 0
         self._recurrence: Recurrence | None = None  # that is being written
         self._depth = 0  # how many layer calls are around it
@@ -120,12 +119,7 @@ class Watcher:
         self._folds: tuple[Fold, ...] = ()
         self._graph = tf.compat.v1.get_default_graph()
         self._paths = layer_paths(model)
-        self._steps = _steps(model, self._paths)
-        self._counts: dict[int, int] = {}
-        self._taken: dict[int, set[int]] = {}
-        self._orders = _orders(model)
-        #: Caller and layer -> how many calls of the layer the caller has made.
-        self._by_caller: dict[tuple[int, int], int] = {}
+        self._steps = recurrent_layers_around(model, self._paths)
         self._stack: list[LayerCall] = []
         self._named: dict[int, Any] = {}  # by id; holds them, so that no id is used again
         self._looping: Any = None
@@ -268,10 +262,10 @@ class Watcher:
         if not self._nudged_steps or tf.executing_eagerly():
             return
         start, self._recurrence = len(self.calls), loop
-        self._set_numbers(self._numbers_before)
+        self._numbers.restore(self._numbers_before)
         self._on_trial = True
         try:
-            with self._uncounted(), self._writing_loop():
+            with self._numbers.uncounted(), self._writing_loop():
                 loop.output_and_states(loop.sequences[:, 0], loop.nest(loop.flat_states))
         finally:
             self._recurrence, self._on_trial = None, False
@@ -320,19 +314,19 @@ class Watcher:
         if self._on_trial or in_trial:  # a loop within a step
             return original(cond, body, loop_vars, **options)
         if steps is not None:
-            self._set_numbers(self._numbers_before)  # the first step was written on trial
+            self._numbers.restore(self._numbers_before)  # the first step was written on trial
             self._steps_of = None
             body = steps.noting(body)
         with self._writing_loop():
             weights, taken = [], []
             if self._gathers or (steps is not None and steps.wants_some):
-                with self._uncounted():
+                with self._numbers.uncounted():
                     trial = write_on_trial(original, cond, body, loop_vars, options)
                 weights = weights_in(trial) if self._gathers else []
                 taken = steps.take() if steps is not None and trial is not None else []
             given = [*(w.taken for w in weights), *taken]
             found, stacks = write_gathering(
-                original, self._not_counting(cond), body, loop_vars, given, **options
+                original, self._numbers.not_counting(cond), body, loop_vars, given, **options
             )
             looped = zip(weights, stacks, strict=False)
             self.looped += [self._in_order(w.gathered(position, s)) for w, s in looped]
@@ -371,7 +365,7 @@ class Watcher:
             return
         steps = StepCalls(self._stack[-1], loop, self.calls, self._wanted_steps)
         start = len(self.calls)
-        self._set_numbers(self._numbers_before)
+        self._numbers.restore(self._numbers_before)
         self._steps_of = steps
         self._recurrence, self._depth = loop, len(self._stack)
         try:
@@ -381,9 +375,9 @@ class Watcher:
         if unrolled is None:
             return
         found = unrolled.unrolled(self.calls[start:])
-        self._set_numbers(self._numbers_before)
+        self._numbers.restore(self._numbers_before)
         for over in found:
-            self._count(over.step)
+            self._numbers.count(over.step)
         self._note_steps(found)
 
     @contextlib.contextmanager
@@ -406,7 +400,7 @@ class Watcher:
             masks = [m for m in keras.tree.flatten(bound.arguments.get("mask")) if m is not None]
             self._stack[-1].mask = masks[0] if masks else None
         # For masks of dropout Keras calls stacked cells once before the loop.
-        before, self._numbers_before = self._numbers_before, self._numbers()
+        before, self._numbers_before = self._numbers_before, self._numbers.state()
         self._recurrent_calls += 1
         try:
             return original(layer, *args, **kwargs)
@@ -459,7 +453,7 @@ class Watcher:
             # Kept where Keras does not track it, say in a closure: named by who called it.
             path = "/".join([*(c.path for c in self._stack[-1:]), layer.name])
             self._paths[id(layer)] = path
-        index = self._number(layer)
+        index = self._numbers.next_of(layer, self._stack[-1] if self._stack else None)
         tensors = [t for t in keras.tree.flatten((args, kwargs)) if tf.is_tensor(t)]
         call = LayerCall(
             layer, path, index, first_op=_operations(), inputs=tensors, folds=self._folds
@@ -489,69 +483,6 @@ class Watcher:
         stacked = isinstance(getattr(caller, "layer", None), keras.layers.StackedRNNCells)
         in_stack = caller is not None and caller.is_cell and stacked
         return layer is self._recurrence.cell or in_stack
-
-    def _numbers(self) -> _Numbers:
-        """Returns how many calls of each layer were numbered so far."""
-        taken = {layer: set(numbers) for layer, numbers in self._taken.items()}
-        return dict(self._counts), taken, dict(self._by_caller)
-
-    def _set_numbers(self, numbers: _Numbers) -> None:
-        """Lets calls be numbered as from an earlier time on."""
-        counts, taken, by_caller = numbers
-        self._counts, self._by_caller = dict(counts), dict(by_caller)
-        self._taken = {layer: set(known) for layer, known in taken.items()}
-
-    @contextlib.contextmanager
-    def _uncounted(self) -> Iterator[None]:
-        """Lets calls inside have the numbers of the next ones: what is written on trial."""
-        before = self._numbers()
-        try:
-            yield
-        finally:
-            self._set_numbers(before)
-
-    def _not_counting(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def uncounted(*values: Any) -> Any:
-            with self._uncounted():
-                return function(*values)
-
-        return uncounted
-
-    def _count(self, call: LayerCall) -> None:
-        """Counts a call under the number that it has."""
-        layer = id(call.layer)
-        self._counts[layer] = self._counts.get(layer, 0) + 1
-        self._taken.setdefault(layer, set()).add(call.index)
-
-    def _number(self, layer: Any) -> int:
-        """Returns which call of a layer this is: in the order in which a graph was written.
-
-        Keras runs the calls of one layer in an order of its own, often from the last to the first.
-        What a model calls inside is numbered after the model's own call. A layer of a graph may
-        be called by another layer as well, as a table of tokens is that OPT reads and writes with:
-        each call has a number of its own.
-        """
-        number, taken = self._number_in_graph(layer), self._taken.setdefault(id(layer), set())
-        while number in taken:
-            number += 1
-        taken.add(number)
-        return number
-
-    def _number_in_graph(self, layer: Any) -> int:
-        """Returns which call this is in the graph that calls a layer, or so far where none does."""
-        count = self._counts.get(id(layer), 0)
-        self._counts[id(layer)] = count + 1
-        caller = self._stack[-1] if self._stack else None
-        runs = self._model if caller is None else caller.layer
-        order = self._orders.get((id(runs), id(layer)))
-        if order is None:
-            return count
-        key = (id(caller), id(layer))
-        done = self._by_caller.get(key, 0)
-        self._by_caller[key] = done + 1
-        if done >= len(order):
-            return count
-        return len(order) * (0 if caller is None else caller.index) + order[done]
 
 
 def _masks_given(args: Any, kwargs: Any) -> list[tuple[Any, list[Any]]]:
@@ -731,68 +662,6 @@ def watching(watcher: Watcher) -> Iterator[Watcher]:
     """Lets `watcher` see every layer call made in this thread inside the `with` block."""
     with _patches.applied(_PATCHES), set_to(_watcher, watcher):
         yield watcher
-
-
-def layer_paths(model: Any) -> dict[int, str]:
-    """Returns `id(layer)` -> path for every layer below `model`.
-
-    A layer that is reachable in several ways has the path found first, outer models first.
-    Namesakes under one parent are told apart by `~2`, `~3` and so on.
-    """
-    paths: dict[int, str] = {}
-    queue: list[tuple[Any, str]] = [(model, "")]
-    seen = {id(model)}
-    while queue:
-        parent, prefix = queue.pop(0)
-        names: dict[str, int] = {}
-        for layer in parent._flatten_layers(include_self=False, recursive=False):
-            if id(layer) in seen:
-                continue
-            seen.add(id(layer))
-            names[layer.name] = names.get(layer.name, 0) + 1
-            count = names[layer.name]
-            path = prefix + (layer.name if count == 1 else f"{layer.name}~{count}")
-            paths[id(layer)] = path
-            queue.append((layer, path + "/"))
-    return paths
-
-
-def _orders(model: Any) -> dict[tuple[int, int], list[int]]:
-    """Returns in which order graphs, and models in a row, run the calls of their layers.
-
-    Returns:
-        `id(model)`, `id(layer)` -> for each call that is run, the how-many-th was written.
-    """
-    found: dict[tuple[int, int], list[int]] = {}
-    users: dict[int, int] = {}
-    parts = list(model._flatten_layers())
-    in_a_row = [m for m in parts if isinstance(m, keras.Sequential)]
-    inside = {id(m._functional) for m in in_a_row}  # what they are run by
-    for graph in [m for m in parts if hasattr(m, "_nodes_by_depth") and id(m) not in inside]:
-        nodes: dict[int, list[Any]] = {}
-        for depth in sorted(graph._nodes_by_depth, reverse=True):
-            for node in graph._nodes_by_depth[depth]:
-                nodes.setdefault(id(node.operation), []).append(node)
-        for layer, run in nodes.items():
-            users[layer] = users.get(layer, 0) + 1
-            written = [n for n in run[0].operation._inbound_nodes if n in run]
-            found[id(graph), layer] = [written.index(n) for n in run]
-    for row in in_a_row:
-        for layer in {id(part) for part in row.layers}:
-            users[layer] = users.get(layer, 0) + 1
-            found[id(row), layer] = list(range(sum(id(part) == layer for part in row.layers)))
-    # A layer that several models call is numbered by the calls themselves.
-    return {key: order for key, order in found.items() if users[key[1]] == 1}
-
-
-def _steps(model: Any, paths: Mapping[int, str]) -> dict[int, str]:
-    """Returns `id(layer)` -> path of the recurrent layer that runs it in each of its steps."""
-    return {
-        id(inner): paths.get(id(layer), "")
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.RNN)
-        for inner in layer._flatten_layers(include_self=False)
-    }
 
 
 def _operations() -> int:

@@ -18,8 +18,8 @@ import tensorflow as tf
 from probegen.artefact.texts import TextSpec
 from probegen.errors import ExportError
 from probegen.runtime.texts.lookup import INT, ONE_HOT
-from probegen.sources.keras.capture import layer_paths
 from probegen.sources.keras.keras_model import KerasModel
+from probegen.sources.keras.layer_paths import layer_paths
 from probegen.sources.keras.texts import TextLayer, text_layers
 from probegen.sources.keras.texts.standing_in import standing_in
 from probegen.sources.keras.unchanged import unchanged
