@@ -246,9 +246,9 @@ def test_cells_of_a_stack_are_listed_one_by_one(tmp_path):
     """Keras calls stacked cells once before the loop, which is no step."""
     keras.utils.set_random_seed(1)
     cells = [layers.LSTMCell(4, name="lstm"), Normed(4, name="a"), Normed(3, name="b")]
-    model = model_of(layers.RNN(cells, name="rec"))
+    model = model_of(layers.RNN(layers.StackedRNNCells(cells, name="stack"), name="rec"))
     points = {p.name: p for p in pg.inspect(model) if p.path.startswith("rec/")}
-    stack = "rec/stacked_rnn_cells"
+    stack = "rec/stack"
     assert {name for name, p in points.items() if not p.probes} == {stack, f"{stack}/lstm"}
     assert points[f"{stack}/b/new#1"].shape == (None, None, 3)
 
