@@ -191,28 +191,23 @@ class ExplainedTensors:
         own = TensorRef(None, position=position)
         if own in means:
             return [own]
-        if self._is_number(position, means, loose, strict, end) and self._view.depends(own, end):
+        is_number = (
+            self._is_floating_number(position, means, strict)
+            if self._view.input(position).is_float
+            else self._is_whole_number(position, means, loose, strict, end)
+        )
+        if is_number and self._view.depends(own, end):
             return [own]
         if loose:
             return means if strict else loose
         # Only where a gradient reaches nothing. Beside a look-up, say, ids are compared with 0.
         return self._of_input_by(self._view.depends, position, end, strict)
 
-    def _is_number(
-        self,
-        position: int,
-        means: Sequence[TensorRef],
-        loose: Sequence[TensorRef],
-        strict: bool,
-        end: Any,
-    ) -> bool:
-        """Tells whether an input is hidden itself, though no gradient reaches it.
+    def _is_floating_number(self, position: int, means: Sequence[TensorRef], strict: bool) -> bool:
+        """Tells whether a floating input is hidden itself, though no gradient reaches it.
 
-        Numbers that are sorted into bins or compared are, and whole ones that are computed with;
-        ids are not, whole or held as floats.
+        Numbers that are sorted into bins or compared are; ids that are held as floats are not.
         """
-        if not self._view.input(position).is_float:
-            return self._is_whole_number(position, means, loose, strict, end)
         if means:
             looked_up = any(self._starts[ref].is_lookup for ref in means)
             return not (looked_up and self._view.holds_ids(position))
@@ -226,10 +221,11 @@ class ExplainedTensors:
         strict: bool,
         end: Any,
     ) -> bool:
-        """Tells as `_is_number` of an input of whole numbers.
+        """Tells whether an input of whole numbers is hidden itself: one that is computed with.
 
-        Casts of all that the model reads of it are as good, and take any number. A picture that the
-        model brings to another size is hidden behind that, in a size that is known.
+        Ids are not. Casts of all that the model reads of it are as good, and take any number. A
+        picture that the model brings to another size is hidden behind that, in a size that is
+        known.
         """
         if not self._fills or self._view.input(position).dtype == "string":
             return False
