@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Set
 
 import onnx_ir as ir
 
+from probegen.graph.core.multiply_adds import multiply_adds
 from probegen.graph.core.queries import inputs_of
-from probegen.graph.core.values import attribute, element_bytes, static_shape, subgraphs_of
+from probegen.graph.core.values import element_bytes, static_shape, subgraphs_of
 from probegen.graph.loops.iteration import iteration_of, trip_count
 
 #: Operators that hand on what they were given under another shape, or look at the shape alone.
@@ -109,8 +110,7 @@ def _work(node: ir.Node, times: int) -> Work:
         touched += sum(map(size_in_bytes, node.outputs))
     if node.op_type in STEPWISE:
         touched += (_sizes(node.inputs[0])[0] - 1) * size_in_bytes(read[2])
-    count = _MULTIPLY_ADDS.get(node.op_type)
-    return Work(node, times, 0 if count is None else count(node), touched)
+    return Work(node, times, multiply_adds(node), touched)
 
 
 def size_in_bytes(value: ir.Value) -> int:
@@ -130,58 +130,3 @@ def _elements(value: ir.Value | None) -> int:
 
 def _sizes(value: ir.Value | None) -> tuple[int, ...]:
     return () if value is None else static_shape(value) or ()
-
-
-# -- multiply-adds, an operator each -----------------------------------------------------------
-
-
-def _convolution(node: ir.Node) -> int:
-    """Each output element sums over the kernel `[out, in / groups, ...]`."""
-    return _elements(node.outputs[0]) * math.prod(_sizes(node.inputs[1])[1:])
-
-
-def _transposed_convolution(node: ir.Node) -> int:
-    """Each input element is spread over the kernel `[in, out / groups, ...]`."""
-    return _elements(node.inputs[0]) * math.prod(_sizes(node.inputs[1])[1:])
-
-
-def _matrix_product(node: ir.Node) -> int:
-    return _elements(node.outputs[0]) * _sizes(node.inputs[0])[-1]
-
-
-def _gemm(node: ir.Node) -> int:
-    rows = _sizes(node.inputs[0])
-    return _elements(node.outputs[0]) * rows[0 if attribute(node, "transA", 0) else 1]
-
-
-def _einsum(node: ir.Node) -> int:
-    """Every combination of all indices, once for each factor behind the first."""
-    terms = str(attribute(node, "equation")).replace(" ", "").partition("->")[0].split(",")
-    sizes: dict[str, int] = {}
-    for term, value in zip(terms, node.inputs, strict=True):
-        given = _sizes(value)
-        head, dots, tail = term.partition("...")
-        sizes.update(zip(head, given, strict=False))
-        sizes.update(zip(reversed(tail), reversed(given), strict=False))
-        if dots:
-            for i, size in enumerate(given[len(head) : len(given) - len(tail)]):
-                sizes[f"...{i}"] = max(size, sizes.get(f"...{i}", 1))
-    return math.prod(sizes.values()) * (len(terms) - 1)
-
-
-def _recurrent(node: ir.Node) -> int:
-    """Each step of each sample multiplies by the weights `[directions, gates * units, ...]`."""
-    steps, batch = _sizes(node.inputs[0])[:2]
-    return steps * batch * (_elements(node.inputs[1]) + _elements(node.inputs[2]))
-
-
-_MULTIPLY_ADDS: Mapping[str, Callable[[ir.Node], int]] = {
-    "Conv": _convolution,
-    "ConvTranspose": _transposed_convolution,
-    "Einsum": _einsum,
-    "GRU": _recurrent,
-    "Gemm": _gemm,
-    "LSTM": _recurrent,
-    "MatMul": _matrix_product,
-    "RNN": _recurrent,
-}

@@ -21,6 +21,7 @@ import onnx_ir as ir
 from probegen.graph.attribution.spans import Span, hull, sliding_over
 from probegen.graph.autodiff import Refused
 from probegen.graph.core.elementwise import COMPUTED
+from probegen.graph.core.multiply_adds import multiply_adds
 from probegen.graph.core.queries import inputs_of, is_float, key_of, nodes_from
 from probegen.graph.core.values import Dim, attribute, constant_of, dims_of, shape_of, whole_numbers
 from probegen.graph.vjp.spatial import Axis, axes_of, sizes_of
@@ -83,7 +84,7 @@ def reach_of(
     for node in nodes:
         changed = [v for v in inputs_of(node) if v in depending]
         part = _part(node, parts) if all(v in parts for v in changed) else None
-        work += (own := _multiply_adds(node))
+        work += (own := multiply_adds(node))
         if part is None:
             read.update(v for v in changed if v in parts)
             continue
@@ -110,13 +111,14 @@ def _levelled(parts: Parts, moved: Parts, chosen: Sequence[ir.Node]) -> Parts:
         alike.setdefault((part.axes, _lengths(value, part)), []).append(value)
     found = dict(moved)
     for (axes, lengths), values in alike.items():
-        level: list[ir.Value] = []
+        levels: list[list[ir.Value]] = []
         for value in sorted(values, key=lambda v: _elements(parts[v])):
-            if level and _elements(parts[value]) > LEVEL * _elements(parts[level[0]]):
-                found.update(dict.fromkeys(level, _around(parts, level, axes, lengths)))
-                level = []
-            level.append(value)
-        found.update(dict.fromkeys(level, _around(parts, level, axes, lengths)))
+            if levels and _elements(parts[value]) <= LEVEL * _elements(parts[levels[-1][0]]):
+                levels[-1].append(value)
+            else:
+                levels.append([value])
+        for level in levels:
+            found.update(dict.fromkeys(level, _around(parts, level, axes, lengths)))
     for node in chosen:
         padded = _padded(node, found) if key_of(node) == "Pad" else None
         if padded is not None:
@@ -160,15 +162,6 @@ def _part(node: ir.Node, parts: Parts) -> Part | None:
 def _share(value: ir.Value, part: Part) -> float:
     """Returns how much of a tensor a part is."""
     return _elements(part) / math.prod(_lengths(value, part))
-
-
-def _multiply_adds(node: ir.Node) -> int:
-    """Returns how many products a node sums up for one sample, open sizes taken for 1."""
-    if node.op_type not in ("Conv", "Gemm", "MatMul") or node.domain:
-        return 0
-    given, made = (shape_of(v) or () for v in (node.inputs[1], node.outputs[0]) if v is not None)
-    summed = given[1:] if node.op_type == "Conv" else given[-2:-1]
-    return math.prod(d if isinstance(d, int) else 1 for d in (*summed, *made[1:]))
 
 
 # -- the operators -----------------------------------------------------------------------------
@@ -228,26 +221,18 @@ def _turned(node: ir.Node, parts: Parts) -> Part | None:
     return Part(tuple(order.index(axis) for axis in part.axes), part.spans)
 
 
-def _narrowed(node: ir.Node, parts: Parts) -> Part | None:
-    """Axes of size 1 go, that of the samples stays."""
-    part, gone = _first_alone(node, parts), whole_numbers(node, "axes", 1)
-    if part is None or gone is None:
+def _reranked(node: ir.Node, parts: Parts) -> Part | None:
+    """Axes of size 1 come or go; the samples stay in front."""
+    part, ones = _first_alone(node, parts), whole_numbers(node, "axes", 1)
+    if part is None or ones is None or node.inputs[0] is None:
         return None
-    rank = len(dims_of(node.outputs[0])) + len(gone)
-    kept = [axis for axis in range(rank) if axis not in {g % rank for g in gone}]
+    goes = node.op_type == "Squeeze"
+    rank = len(dims_of(node.inputs[0] if goes else node.outputs[0]))
+    kept = [axis for axis in range(rank) if axis not in {one % rank for one in ones}]
     if kept[0] != 0:
         return None
-    return Part(tuple(kept.index(axis) for axis in part.axes), part.spans)
-
-
-def _widened(node: ir.Node, parts: Parts) -> Part | None:
-    """Axes of size 1 come, behind the samples."""
-    part, new = _first_alone(node, parts), whole_numbers(node, "axes", 1)
-    if part is None or new is None:
-        return None
-    rank = len(dims_of(node.outputs[0]))
-    kept = [axis for axis in range(rank) if axis not in {n % rank for n in new}]
-    return Part(tuple(kept[axis] for axis in part.axes), part.spans) if kept[0] == 0 else None
+    axes = (kept.index(axis) if goes else kept[axis] for axis in part.axes)
+    return Part(tuple(axes), part.spans)
 
 
 def _padded(node: ir.Node, parts: Parts) -> Part | None:
@@ -296,6 +281,11 @@ def _of_channels(
 def _multiplied(node: ir.Node, rank: int) -> Iterable[int]:
     weights = shape_of(node.inputs[1]) if node.inputs[1] is not None else None
     return (rank - 1,) if weights is not None and len(weights) == 2 and rank > 2 else range(rank)
+
+
+def _scaled(node: ir.Node, rank: int) -> Iterable[int]:
+    # By stored statistics; in training by those of all positions.
+    return range(rank) if attribute(node, "training_mode", 0) else (1,)
 
 
 def _normalised(node: ir.Node, rank: int) -> Iterable[int]:
@@ -353,14 +343,14 @@ ALONE = frozenset(
 #: Operators beside those that work element by element -> which part of their result changes.
 _RULES: Mapping[str, Callable[[ir.Node, Parts], Part | None]] = {
     "AveragePool": _slid_over,
-    "BatchNormalization": _of_channels(lambda *_: (1,)),
+    "BatchNormalization": _of_channels(_scaled),
     "Concat": _put_together,
     "Conv": _slid_over,
     "LayerNormalization": _of_channels(_normalised),
     "MatMul": _of_channels(_multiplied),
     "MaxPool": _slid_over,
     "Pad": _padded,
-    "Squeeze": _narrowed,
+    "Squeeze": _reranked,
     "Transpose": _turned,
-    "Unsqueeze": _widened,
+    "Unsqueeze": _reranked,
 }

@@ -20,7 +20,8 @@ def reach_in(steps):
     """Returns what windows of 6 x 6 reach in nodes from x, `[n, 3, 31, 26]`, to y."""
     text = f"""<ir_version: 9, opset_import: ["" : 18]>
       g (float[n, 3, 31, 26] x, float[4, 3, 3, 3] k, float[4, 4, 3, 3] l) => (float[n, 4, h, w] y)
-      <int64[8] ahead = {{0, 0, 1, 0, 0, 0, 1, 0}}, int64[1] three = {{3}}> {{
+      <int64[8] ahead = {{0, 0, 1, 0, 0, 0, 1, 0}}, int64[1] three = {{3}},
+       float[4] four = {{1, 2, 3, 4}}> {{
         a = Conv <pads = [1, 1, 1, 1]> (x, k) {steps} }}"""
     proto = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text), data_prop=True)
     model = ir.from_proto(proto)
@@ -48,6 +49,10 @@ WHOLE = {
         ["a"],
     ),
     "shares along an axis of windows": ("y = Softmax <axis = 3> (a)", ["a"]),
+    "a normalisation by all positions": (
+        "y, mean, var = BatchNormalization <training_mode = 1> (a, four, four, four, four)",
+        ["a"],
+    ),
     "samples that are elsewhere": (
         "b = Transpose <perm = [1, 0, 2, 3]> (a) y = Transpose <perm = [1, 0, 2, 3]> (b)",
         ["a"],
